@@ -1,0 +1,119 @@
+"""What the commands share: tables, JSON, progress bars, and how an error leaves the program."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import typer
+from typer.core import TyperGroup
+
+from tritonkit.errors import TritonkitError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+INTERRUPTED = 128 + signal.SIGINT
+TERMINATED = 128 + signal.SIGTERM
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived. Like KeyboardInterrupt, so that every ``finally`` runs on the way out."""
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    raise Terminated
+
+
+class ErrorGroup(TyperGroup):
+    """A command group that ends with one clear message and the exit code of the error's kind."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the chosen command; turn what it raises into a message and an exit code."""
+        signal.signal(signal.SIGTERM, _terminate)
+        try:
+            return super().invoke(ctx)
+        except TritonkitError as error:
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+            else:
+                print_error(error)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        except Terminated:
+            raise typer.Exit(TERMINATED) from None
+        except BrokenPipeError:
+            # The reader of our output went away (`| head`); Python would complain again at exit.
+            sys.stdout = None  # type: ignore[assignment]
+            raise typer.Exit(1) from None
+
+
+def output() -> Console:
+    """The console for results (standard output)."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True)
+
+
+def messages() -> Console:
+    """The console for everything that is not a result (standard error)."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_error(error: TritonkitError) -> None:
+    """Print what went wrong on standard error, and below it what to do."""
+    console = messages()
+    console.print("[bold red]error:[/]", end=" ")
+    console.print(error.args[0], markup=False)
+    if error.hint:
+        console.print("[bold]hint:[/]", end=" ")
+        console.print(error.hint, markup=False)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as indented JSON, and nothing else, on standard output."""
+    sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
+
+
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None, right: Sequence[str] = ()
+) -> None:
+    """Print a table on standard output; the columns named in ``right`` are aligned to the right."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+    output().print(table)
+
+
+@contextmanager
+def progress(*, transient: bool = True) -> Iterator[Progress]:
+    """A progress bar on standard error, drawn only where that is a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = messages()
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=transient,
+        disable=not console.is_terminal,
+    ) as bars:
+        yield bars
