@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from tritonkit import __version__
+from tritonkit.cli import build
 from tritonkit.cli.console import ErrorGroup
 
 app = typer.Typer(
@@ -29,11 +30,15 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+        bool,
+        typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True),
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Options before the command; ``debug`` is read where errors are printed."""
+
+
+build.register(app)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import traceback
@@ -46,14 +47,20 @@ class ErrorGroup(TyperGroup):
             else:
                 print_error(error)
             raise typer.Exit(error.exit_code) from error
+        except BrokenPipeError:
+            # The reader of our output went away (`| head`); Python would complain again at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from None
+        except OSError as error:
+            # A disk that is full or a folder that is not ours: no fault of the program, so no traceback.
+            if ctx.params.get("debug") or error.filename is None:
+                raise
+            print_error(TritonkitError(f"{error.filename}: {error.strerror}"))
+            raise typer.Exit(1) from error
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
         except Terminated:
             raise typer.Exit(TERMINATED) from None
-        except BrokenPipeError:
-            # The reader of our output went away (`| head`); Python would complain again at exit.
-            sys.stdout = None  # type: ignore[assignment]
-            raise typer.Exit(1) from None
 
 
 def output() -> Console:
@@ -86,7 +93,11 @@ def print_json(value: Any) -> None:
 
 
 def print_table(
-    columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None, right: Sequence[str] = ()
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    title: str | None = None,
+    right: Sequence[str] = (),
 ) -> None:
     """Print a table on standard output; the columns named in ``right`` are aligned to the right."""
     from rich import box

@@ -1,0 +1,118 @@
+"""``tritonkit build-repo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tritonkit.cli.console import messages, output, print_json, print_table, progress
+
+if TYPE_CHECKING:
+    from tritonkit.repository.changes import Changes
+
+_SHOWN_ROWS = 30
+
+_DONE = {"create": "created", "update": "updated", "remove": "removed", "edited": "replaced"}
+
+SpecFiles = Annotated[
+    list[Path], typer.Argument(help="The spec, then overlays that replace what it says.", show_default=False)
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Replace one value: models.digits.max_batch_size=64."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command("build-repo", epilog="Example: tritonkit build-repo spec.yaml laptop.yaml --diff")(build_repo)
+
+
+def build_repo(
+    files: SpecFiles,
+    assignments: Assignments = None,
+    target: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Build into this folder, not into the spec's own.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only tell whether the build is current; exit 1 if not.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change; write nothing.")] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="As --dry-run, with the lines that would change.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also replace files of the build that were edited by hand.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Build a Triton model repository from a spec: artifacts in place, every config.pbtxt rendered and checked."""
+    import os
+
+    from tritonkit.repository import build
+
+    acting = not (check or dry_run or diff)
+    known = build.current_repository(files, assignments or [], os.environ, target) if acting else None
+    if known is not None:
+        _print_result(known[0], {"unchanged": known[1]}, {}, as_json=as_json)
+        return
+    changes = build.compare(files, assignments or [], os.environ, target)
+    if acting:
+        write(changes, force=force)
+    elif diff and not as_json:
+        _print_diff(changes)
+    kinds = ("create", "update", "remove", "foreign", "edited")
+    changed = {_DONE.get(kind, kind) if acting else kind: getattr(changes, kind) for kind in kinds}
+    counts = {**{kind: len(paths) for kind, paths in changed.items()}, "unchanged": len(changes.unchanged)}
+    _print_result(changes.repository, counts, changed, as_json=as_json)
+    if check and changes.any:
+        raise typer.Exit(1)
+
+
+def write(changes: Changes, *, force: bool = False) -> None:
+    """Carry out planned changes under a progress bar."""
+    from tritonkit.repository.changes import apply
+
+    with progress() as bars:
+        task = bars.add_task("writing", total=len(changes.create) + len(changes.update))
+        apply(changes, force=force, report=lambda: bars.advance(task))
+
+
+def _print_result(
+    repository: Path, counts: dict[str, int], files: dict[str, tuple[str, ...]], *, as_json: bool
+) -> None:
+    if as_json:
+        print_json({"repository": str(repository), "counts": counts, "files": files})
+        return
+    rows = sorted((path, kind) for kind, paths in files.items() for path in paths)
+    if rows:
+        print_table(["file", "change"], rows[:_SHOWN_ROWS])
+        if len(rows) > _SHOWN_ROWS:
+            output().print(f"... and {len(rows) - _SHOWN_ROWS} more (--json lists all)")
+    summary = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    messages().print(f"{repository}: {summary}", markup=False)
+
+
+def _print_diff(changes: Changes) -> None:
+    import difflib
+
+    for path in (*changes.create, *changes.update, *changes.edited):
+        if path not in changes.planned:
+            continue
+        file, _ = changes.planned[path]
+        new = file.content if file.content is not None else (file.source and file.source.read_bytes()) or b""
+        target = changes.repository / path
+        old = target.read_bytes() if target.is_file() else b""
+        if b"\0" in old + new:
+            output().print(f"Binary file {path}: {len(old):,} -> {len(new):,} bytes", markup=False)
+            continue
+        lines = difflib.unified_diff(
+            old.decode(errors="replace").splitlines(),
+            new.decode(errors="replace").splitlines(),
+            f"{path} (now)",
+            f"{path} (planned)",
+            lineterm="",
+        )
+        for line in lines:
+            style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
+            output().print(line, markup=False, style=style)

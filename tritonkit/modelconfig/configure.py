@@ -1,0 +1,163 @@
+"""From a model of the spec to Triton's ModelConfig, short forms written out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from tritonkit.artifacts.signature import Signature, Tensor
+from tritonkit.modelconfig import protobuf
+from tritonkit.modelconfig.values import fill, fill_field, shown
+from tritonkit.spec.faults import Faults, Path, nearest
+from tritonkit.spec.schema import OWN_KEYS, Model
+
+_SHORT_TENSOR = re.compile(r"\s*(?P<type>\w+)\s*\[(?P<dims>[^\]]*)\]\s*\Z")
+_TENSOR_FORM = 'expected a type and dims, as in "FP32[3,224,224]"'
+
+
+def configure(name: str, model: Model, *, backend: str | None, signature: Signature | None, faults: Faults) -> Any:
+    """The ModelConfig of one model, as complete as the spec and the artifact allow.
+
+    Args:
+        name: the model's name.
+        model: what the spec says of it.
+        backend: the backend to write where the spec names none.
+        signature: what the artifact says of its inputs and outputs, or None where it does not say.
+        faults: where everything that cannot be used is reported.
+
+    Returns:
+        An ``inference.ModelConfig`` message. It is whole only if no fault was added.
+
+    """
+    config = protobuf.empty()
+    config.name = name
+    path: Path = ("models", name)
+    tensors: dict[tuple[str, str], Path] = {}
+    for key, value in model.fields.items():
+        where = (*path, key)
+        if key == "name":
+            if value != name:
+                faults.add(where, f"the model's name is its key, '{name}'; leave 'name' out")
+        elif key in ("input", "output") and isinstance(value, Mapping):
+            for tensor, form in value.items():
+                tensors[key, tensor] = (*where, tensor)
+                _fill_tensor(getattr(config, key).add(), tensor, form, (*where, tensor), faults)
+        elif key == "instance_group" and isinstance(value, int) and not isinstance(value, bool):
+            fill(config.instance_group.add(), {"count": value}, where, faults)
+        elif key in protobuf.FIELDS:
+            fill_field(config, key, value, where, faults)
+        else:
+            faults.add(where, f"unknown key{nearest(key, protobuf.FIELDS | OWN_KEYS)}")
+    for role in ("input", "output"):
+        for index, tensor in enumerate(getattr(config, role)):
+            tensors.setdefault((role, tensor.name), (*path, role, index))
+    if model.ensemble is not None:
+        _fill_ensemble(config, model, path, faults)
+    else:
+        if not config.backend and not config.platform and backend:
+            config.backend = backend
+        if not config.instance_group:
+            config.instance_group.add()
+        for group in config.instance_group:
+            # Triton's own default is 1, but some backends take a missing count as leave to choose.
+            group.count = group.count or 1
+    if signature is not None:
+        _complete(config, signature, path, tensors, faults)
+    return config
+
+
+def _fill_tensor(message: Any, name: str, form: Any, path: Path, faults: Faults) -> None:
+    if isinstance(form, str):
+        match = _SHORT_TENSOR.match(form)
+        if match is None:
+            faults.add(path, f"{_TENSOR_FORM}, found {shown(form)}")
+            return
+        data_type = f"TYPE_{match['type']}"
+        if data_type not in protobuf.DATA_TYPES:
+            known = {known.removeprefix("TYPE_") for known in protobuf.DATA_TYPES}
+            faults.add(path, f"unknown data type {match['type']}{nearest(match['type'], known)}")
+            return
+        try:
+            dims = [int(dim) for dim in match["dims"].split(",")] if match["dims"].strip() else []
+        except ValueError:
+            faults.add(path, f"dims are whole numbers, -1 for one that varies; {_TENSOR_FORM}, found {shown(form)}")
+            return
+        form = {"data_type": data_type, "dims": dims}
+    elif isinstance(form, Mapping) and form.get("name", name) != name:
+        faults.add((*path, "name"), f"the tensor's name is its key, '{name}'; leave 'name' out")
+    fill(message, form, path, faults)
+    message.name = name
+
+
+def _fill_ensemble(config: Any, model: Model, path: Path, faults: Faults) -> None:
+    for key in ("backend", "platform", "ensemble_scheduling", "instance_group"):
+        if key in model.fields:
+            faults.add((*path, key), "an ensemble has steps and none of its own; leave it out")
+    if model.source is not None:
+        faults.add((*path, "source"), "an ensemble has steps and no artifact; leave it out")
+    config.platform = "ensemble"
+    for step in model.ensemble or ():
+        message = config.ensemble_scheduling.step.add(model_name=step.model, model_version=step.model_version)
+        message.input_map.update(step.input)
+        message.output_map.update(step.output)
+
+
+def _complete(
+    config: Any, signature: Signature, path: Path, tensors: Mapping[tuple[str, str], Path], faults: Faults
+) -> None:
+    """Fill what the spec leaves out from the artifact, and hold what it states against the artifact."""
+    for role, known in (("input", signature.inputs), ("output", signature.outputs)):
+        stated = getattr(config, role)
+        by_name = {tensor.name: tensor for tensor in known}
+        if not stated:
+            for tensor in known:
+                stated.add(name=tensor.name)
+        elif role == "input":
+            for name in by_name.keys() - {message.name for message in stated}:
+                faults.add((*path, role), f"the artifact's input '{name}' ({by_name[name]}) is not stated")
+        for message in stated:
+            where = tensors.get((role, message.name), path)
+            if message.name not in by_name:
+                faults.add(where, f"the artifact has no {role} '{message.name}'{nearest(message.name, by_name)}")
+            else:
+                _complete_tensor(config, message, by_name[message.name], role, where, path, faults)
+
+
+def _complete_tensor(
+    config: Any, message: Any, tensor: Tensor, role: str, where: Path, path: Path, faults: Faults
+) -> None:
+    if message.data_type == 0:
+        message.data_type = protobuf.data_type(tensor.data_type)
+    elif protobuf.data_type_name(message.data_type) != tensor.data_type:
+        stated = protobuf.data_type_name(message.data_type)
+        faults.add(where, f"stated as {stated}, but the artifact's {role} '{tensor.name}' is {tensor.data_type}")
+    if tensor.shape is None:
+        return
+    shape = tensor.shape
+    if config.max_batch_size > 0:
+        if not shape or shape[0] != -1:
+            found = f"fixed at {shape[0]}" if shape else "missing"
+            advice = "export it with a dynamic first dimension, or write max_batch_size: 0"
+            faults.add(
+                (*path, "max_batch_size"),
+                f"is {config.max_batch_size}, but the batch dimension of the artifact's {role} '{tensor.name}' is "
+                f"{found}; {advice}",
+            )
+            return
+        shape = shape[1:]
+    if not message.dims:
+        if shape:
+            message.dims.extend(shape)
+        else:
+            # Triton wants at least one dimension; a reshape gives the model its scalar.
+            message.dims.append(1)
+            message.reshape.SetInParent()
+        return
+    dims = tuple(message.reshape.shape) if message.HasField("reshape") else tuple(message.dims)
+    if len(dims) != len(shape) or any(theirs not in (-1, ours) for ours, theirs in zip(dims, shape, strict=True)):
+        batch = " after the batch" if config.max_batch_size > 0 else ""
+        faults.add(
+            where,
+            f"stated with dims {list(dims)}, but the artifact's {role} '{tensor.name}' has {list(shape)}{batch}",
+        )

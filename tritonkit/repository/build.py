@@ -1,0 +1,137 @@
+"""Building a model repository from a spec, and telling whether it is current."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from tritonkit import __version__
+from tritonkit.repository import changes, digests, manifest
+from tritonkit.repository.changes import Changes
+from tritonkit.repository.manifest import Inputs
+from tritonkit.resources import templates_directory
+from tritonkit.spec.document import DEFAULT_REPOSITORY, peek
+
+_TEMPLATE = "config.pbtxt.j2"
+
+
+def compare(
+    files: Sequence[Path],
+    assignments: Sequence[str],
+    environment: Mapping[str, str],
+    output: Path | None = None,
+) -> Changes:
+    """Plan a spec's repository and hold it against the disk. Reads only.
+
+    Args:
+        files: the spec, then its overlays.
+        assignments: ``PATH=VALUE`` options, applied last.
+        environment: where ``${NAME}`` is looked up.
+        output: the repository; None takes the one that the spec names.
+
+    Raises:
+        SpecError: the spec or an artifact cannot be used; nothing was written.
+
+    """
+    # Imported here: an unchanged rebuild needs none of it, and should take no longer than looking.
+    from tritonkit.repository.layout import plan
+    from tritonkit.spec.loading import load
+
+    loaded = load(files, assignments, environment)
+    layout = plan(loaded)
+    repository = output or loaded.repository
+    read, folders = _read_sources(layout.sources)
+    inputs = Inputs(
+        generator=_generator(),
+        spec=tuple(_relative(file, repository) for file in files),
+        assignments=tuple(assignments),
+        variables={name: _of_variable(value) for name, value in sorted(loaded.variables.items())},
+        files={_relative(file, repository): digests.of_file(file) for file in (*files, *read)},
+        folders={_relative(folder, repository): _of_listing(folder) for folder in folders},
+    )
+    return changes.compare(repository, layout.files, inputs)
+
+
+def current_repository(
+    files: Sequence[Path],
+    assignments: Sequence[str],
+    environment: Mapping[str, str],
+    output: Path | None = None,
+) -> tuple[Path, int] | None:
+    """The repository that was made from exactly these inputs and is as it was made, told without planning it.
+
+    Returns:
+        The repository and its number of files; None where only ``compare`` can tell.
+
+    """
+    repository = output
+    if repository is None and len(files) == 1 and not assignments:
+        repository = files[0].parent / (peek(files[0], "repository") or DEFAULT_REPOSITORY)
+    if repository is None:
+        return None
+    recorded = manifest.read(repository)
+    return (
+        (repository, len(recorded.files))
+        if _is_current(repository, recorded, files, assignments, environment)
+        else None
+    )
+
+
+def _is_current(
+    repository: Path,
+    recorded: manifest.Manifest,
+    files: Sequence[Path],
+    assignments: Sequence[str],
+    environment: Mapping[str, str],
+) -> bool:
+    inputs = recorded.inputs
+    if inputs is None:
+        return False
+    asked = (_generator(), tuple(_relative(file, repository) for file in files), tuple(assignments))
+    if asked != (inputs.generator, inputs.spec, inputs.assignments):
+        return False
+    if any(_of_variable(environment.get(name)) != digest for name, digest in inputs.variables.items()):
+        return False
+    try:
+        return (
+            all(_of_listing(repository / folder) == digest for folder, digest in inputs.folders.items())
+            and all(digests.of_file(repository / path) == digest for path, digest in inputs.files.items())
+            and all(digests.of_file(repository / path) == digest for path, digest in recorded.files.items())
+        )
+    except OSError:
+        return False
+
+
+@lru_cache(maxsize=1)
+def _generator() -> str:
+    return f"{__version__} {digests.of_file(templates_directory() / _TEMPLATE)[:16]}"
+
+
+def _read_sources(sources: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    from tritonkit.repository.placement import folder_files
+
+    files: list[Path] = []
+    folders: list[Path] = []
+    for source in sources:
+        if source.is_dir():
+            folders.append(source)
+            files.extend(folder_files(source))
+        else:
+            files.append(source)
+    return list(dict.fromkeys(files)), folders
+
+
+def _relative(path: Path, repository: Path) -> str:
+    return Path(os.path.relpath(path.resolve(), repository.resolve())).as_posix()
+
+
+def _of_variable(value: str | None) -> str | None:
+    return None if value is None else digests.of_bytes(value.encode())
+
+
+def _of_listing(folder: Path) -> str:
+    from tritonkit.repository.placement import folder_files
+
+    return digests.of_bytes("\n".join(file.relative_to(folder).as_posix() for file in folder_files(folder)).encode())

@@ -1,0 +1,89 @@
+"""The record, inside a repository, of which files tritonkit wrote there and what they were made from."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from tritonkit.errors import Fault, SpecError
+
+NAME = ".tritonkit.json"
+"""A file at the top of the repository: Triton takes only folders there for models."""
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that a repository was made from. Equal inputs make equal repositories.
+
+    Attributes:
+        generator: version of tritonkit, with the digest of the template it rendered.
+        spec: the spec and its overlays, relative to the repository.
+        assignments: ``--set`` options.
+        variables: digest of the value of each environment variable that the spec asked for; None where unset.
+        files: digest of each file that was read, by its path relative to the repository.
+        folders: digest of each source folder's list of files, likewise.
+
+    """
+
+    generator: str
+    spec: tuple[str, ...]
+    assignments: tuple[str, ...]
+    variables: Mapping[str, str | None]
+    files: Mapping[str, str]
+    folders: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What tritonkit wrote into a repository.
+
+    Attributes:
+        files: digest of each file that tritonkit owns, by its path in the repository.
+        inputs: what they were made from; None while a build is under way.
+
+    """
+
+    files: Mapping[str, str] = field(default_factory=dict)
+    inputs: Inputs | None = None
+
+
+def read(repository: Path) -> Manifest:
+    """The manifest of a repository; an empty one where tritonkit has written nothing yet.
+
+    Raises:
+        SpecError: there is a manifest, but it cannot be used.
+
+    """
+    file = repository / NAME
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        if stored["format"] != _FORMAT:
+            message = f"written in format {stored['format']} by another version of tritonkit"
+            raise SpecError([Fault(str(file), 0, "", message)], hint="build into a new folder with --output")
+        inputs = stored["inputs"]
+        if inputs is not None:
+            inputs = Inputs(**{**inputs, "spec": tuple(inputs["spec"]), "assignments": tuple(inputs["assignments"])})
+        return Manifest({str(path): str(digest) for path, digest in stored["files"].items()}, inputs)
+    except (FileNotFoundError, NotADirectoryError):
+        return Manifest()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        message = f"the record of what tritonkit wrote cannot be read: {error}"
+        hint = "restore it, or build into a new folder with --output"
+        raise SpecError([Fault(str(file), 0, "", message)], hint=hint) from error
+
+
+def write(repository: Path, manifest: Manifest) -> None:
+    """Replace the manifest of a repository, at once."""
+    stored = {
+        "format": _FORMAT,
+        "files": dict(sorted(manifest.files.items())),
+        "inputs": asdict(manifest.inputs) if manifest.inputs else None,
+    }
+    partial = repository / f"{NAME}.{os.getpid()}"
+    partial.write_text(json.dumps(stored, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    partial.replace(repository / NAME)

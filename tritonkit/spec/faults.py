@@ -1,0 +1,75 @@
+"""Collecting every fault of a spec before refusing it, each with its file, line and dotted path."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from tritonkit.errors import Fault, SpecError
+
+Path = tuple[str | int, ...]
+"""Where a value stands in the spec: keys and list indices from the root."""
+
+_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
+
+
+class Origin(NamedTuple):
+    """The place in a file that a value was read from; line 0 stands for the file as a whole."""
+
+    file: str
+    line: int
+
+
+def dotted(path: Path) -> str:
+    """A path as users read it: ``models.digits.instance_group[0].count``."""
+    parts: list[str] = []
+    for key in path:
+        if isinstance(key, int):
+            parts.append(f"[{key}]")
+        elif _PLAIN_KEY.match(key):
+            parts.append(f".{key}" if parts else key)
+        else:
+            parts.append(f'["{key}"]')
+    return "".join(parts)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown word: the nearest known one, or all of a short list."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; known: {', '.join(names)}" if names else ""
+
+
+class Faults:
+    """The faults found so far. Checks add to it and go on; ``raise_if_any`` ends them together."""
+
+    def __init__(self, file: str, origins: Mapping[Path, Origin]) -> None:
+        self._file = file
+        self._origins = origins
+        self._found: list[Fault] = []
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def add(self, path: Path, message: str) -> None:
+        """Record a fault of the value at ``path``, or of its nearest ancestor that the user wrote."""
+        origin = Origin(self._file, 0)
+        for length in range(len(path), -1, -1):
+            if path[:length] in self._origins:
+                origin = self._origins[path[:length]]
+                break
+        self._found.append(Fault(origin.file, origin.line, dotted(path), message))
+
+    def raise_if_any(self) -> None:
+        """Raise one SpecError with every fault found.
+
+        Raises:
+            SpecError: at least one fault was added.
+
+        """
+        if self._found:
+            raise SpecError(self._found)

@@ -1,0 +1,135 @@
+"""From files to a frozen spec, with every fault of its frame collected on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from tritonkit.spec import overlay
+from tritonkit.spec.document import read
+from tritonkit.spec.faults import Faults, Path, nearest
+from tritonkit.spec.schema import OWN_KEYS, Model, Spec, Step
+
+
+@dataclass(frozen=True)
+class LoadedSpec:
+    """A spec, and where it came from.
+
+    Attributes:
+        spec: what it says. Values at fault are left out of it, so that later checks can go on.
+        directory: the folder that its relative paths start from: that of the first file.
+        files: every file that was read.
+        variables: the environment variables it asked for, with the value each had (None: unset).
+        faults: the faults so far; call ``faults.raise_if_any()`` after the last check and before any act.
+
+    """
+
+    spec: Spec
+    directory: FilePath
+    files: tuple[FilePath, ...]
+    variables: Mapping[str, str | None]
+    faults: Faults
+
+    @property
+    def repository(self) -> FilePath:
+        """Where the spec wants its model repository."""
+        return self.directory / self.spec.repository
+
+
+def load(files: Sequence[FilePath], assignments: Sequence[str], environment: Mapping[str, str]) -> LoadedSpec:
+    """Read a spec and its overlays.
+
+    Args:
+        files: the spec, then the overlays, each replacing what the ones before it say.
+        assignments: ``PATH=VALUE`` options, applied last.
+        environment: where ``${NAME}`` is looked up.
+
+    Raises:
+        SpecError: a file cannot be read as YAML, or it has no models at all. Other faults are collected.
+
+    """
+    documents = [read(file, environment) for file in files]
+    document = overlay.merge([*documents, *(overlay.assignment(option) for option in assignments)])
+    faults = Faults(document.file, document.origins)
+    raw = dict(document.value)
+    models = raw.get("models")
+    if isinstance(models, dict):
+        raw["models"] = {name: _model(value, ("models", name), faults) for name, value in models.items()}
+    spec = _validated(Spec, raw, (), faults)
+    if spec is None:
+        faults.raise_if_any()
+        raise AssertionError("a spec that is refused has a fault")
+    return LoadedSpec(spec, files[0].parent, tuple(files), document.variables, faults)
+
+
+def _model(raw: Any, path: Path, faults: Faults) -> Model:
+    if not isinstance(raw, dict):
+        faults.add(path, f"expected a mapping of the model's fields, found {_shown(raw)}")
+        return Model()
+    own = {key: value for key, value in raw.items() if key in OWN_KEYS}
+    fields = {key: value for key, value in raw.items() if key not in OWN_KEYS}
+    return _validated(Model, {**own, "fields": fields}, path, faults) or Model(fields=fields)
+
+
+def _validated(kind: type[Any], raw: dict[str, Any], path: Path, faults: Faults) -> Any:
+    """An instance of ``kind``; keys at fault are reported and left out. None if it cannot do without them."""
+    known = [name for name in kind.model_fields if name != "fields"]
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    # A list whose items are all at fault is told to be too short as well.
+    inner = {detail["loc"][:-1] for detail in details}
+    details = [
+        detail
+        for detail in details
+        if detail["type"] != "too_short"
+        or detail["loc"] not in {loc[: len(detail["loc"])] for loc in inner if len(loc) >= len(detail["loc"])}
+    ]
+    for detail in details:
+        where: Path = tuple(part for part in detail["loc"] if part != "[key]")
+        faults.add((*path, *where), _message(detail, known if len(where) == 1 else list(Step.model_fields)))
+    kept = _without(raw, [detail["loc"] for detail in details])
+    try:
+        return kind.model_validate(kept)
+    except ValidationError:
+        return None
+
+
+def _without(raw: dict[str, Any], at_fault: list[tuple[int | str, ...]]) -> dict[str, Any]:
+    kept = {key: value for key, value in raw.items() if not any(loc[:1] == (key,) for loc in at_fault)}
+    if "models" in raw:
+        kept.setdefault("version", 1)
+    names = {loc[1] for loc in at_fault if loc[:1] == ("models",) and len(loc) > 1}
+    if names:
+        # One model at fault does not hide the others.
+        kept["models"] = {name: model for name, model in raw["models"].items() if name not in names}
+    return kept
+
+
+def _message(detail: ErrorDetails, known: list[str]) -> str:
+    kind = detail["type"]
+    if kind == "missing":
+        return "is missing"
+    if kind == "extra_forbidden":
+        return f"unknown key{nearest(str(detail['loc'][-1]), known)}"
+    if kind == "too_short":
+        return "may not be empty"
+    words = detail["msg"].removeprefix("Value error, ")
+    words = words.replace("Input should be", "expected").replace("dictionary", "mapping").replace("tuple", "list")
+    return f"{words}, found {_shown(detail['input'])}"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    return repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."
