@@ -40,7 +40,8 @@ _INT, _TEXT, _MESSAGE = (
 
 # message: (field, number, type or message, repeated)
 _SCHEMA: dict[str, list[tuple[str, int, int | str, bool]]] = {
-    "Model": [("ir_version", 1, _INT, False), ("graph", 7, "Graph", False)],
+    "Model": [("graph", 7, "Graph", False), ("opset_import", 8, "Opset", True)],
+    "Opset": [("version", 2, _INT, False)],
     "Graph": [
         ("initializer", 5, "Named8", True),
         ("input", 11, "Value", True),
@@ -83,7 +84,6 @@ def read_signature(path: Path) -> Signature:
     Raises:
         UnreadableArtifact: the file is no ONNX model, or has an input or output that Triton cannot carry.
         OSError: the file cannot be read.
-
     """
     stat = path.stat()
     return _read(path, stat.st_size, stat.st_mtime_ns)
@@ -97,8 +97,8 @@ def _read(path: Path, _size: int, _mtime: int) -> Signature:
         model.ParseFromString(path.read_bytes())
     except DecodeError:
         raise UnreadableArtifact("is not an ONNX model, or is cut short") from None
-    if not model.HasField("graph") or model.ir_version < 1 or not model.graph.output:
-        raise UnreadableArtifact("is not an ONNX model: it has no graph with outputs")
+    if not model.HasField("graph") or not model.opset_import or not model.graph.output:
+        raise UnreadableArtifact("is not an ONNX model, or is cut short: it has no operator set or no outputs")
     initialized = {initializer.name for initializer in model.graph.initializer}
     inputs = tuple(_tensor("input", value) for value in model.graph.input if value.name not in initialized)
     return Signature(inputs, tuple(_tensor("output", value) for value in model.graph.output))

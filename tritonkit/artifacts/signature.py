@@ -17,7 +17,6 @@ class Tensor:
         name: the tensor's name.
         data_type: Triton's name of its type, as in ``TYPE_FP32``.
         shape: every dimension, the batch among them; -1 where it is not fixed. None where the rank is not known.
-
     """
 
     name: str

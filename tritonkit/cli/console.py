@@ -67,7 +67,11 @@ def output() -> Console:
     """The console for results (standard output)."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        # Nobody looks at it yet: a file or a pipe gets lines as long as they are.
+        console.width = 200
+    return console
 
 
 def messages() -> Console:

@@ -28,7 +28,6 @@ def configure(name: str, model: Model, *, backend: str | None, signature: Signat
 
     Returns:
         An ``inference.ModelConfig`` message. It is whole only if no fault was added.
-
     """
     config = protobuf.empty()
     config.name = name

@@ -33,7 +33,6 @@ class Renderer:
 
     Args:
         origin: words for the first line of each file, as in ``from spec.yaml``.
-
     """
 
     def __init__(self, origin: str) -> None:
@@ -53,7 +52,6 @@ class Renderer:
 
         Raises:
             SpecError: the template fails, or its text says something else than ``config``.
-
         """
         try:
             text = self._template.render(origin=self._origin, fields=_view(config, _ALWAYS_SHOWN))
@@ -77,7 +75,6 @@ def parse(text: str) -> Any:
 
     Raises:
         google.protobuf.text_format.ParseError: the text is no ModelConfig; the message has line and column.
-
     """
     return text_format.Parse(text, protobuf.empty())
 

@@ -33,7 +33,6 @@ def compare(
 
     Raises:
         SpecError: the spec or an artifact cannot be used; nothing was written.
-
     """
     # Imported here: an unchanged rebuild needs none of it, and should take no longer than looking.
     from tritonkit.repository.layout import plan
@@ -64,7 +63,6 @@ def current_repository(
 
     Returns:
         The repository and its number of files; None where only ``compare`` can tell.
-
     """
     repository = output
     if repository is None and len(files) == 1 and not assignments:

@@ -29,9 +29,9 @@ class Changes:
         unchanged: paths that are there as planned.
         foreign: paths in the way that tritonkit did not write.
         edited: paths that tritonkit wrote, and that somebody changed or replaced since.
+        found: the digest of every file that would be written anew or removed.
         recorded: the manifest as it stands.
         inputs: what the plan was made from.
-
     """
 
     repository: Path
@@ -42,6 +42,7 @@ class Changes:
     unchanged: tuple[str, ...]
     foreign: tuple[str, ...]
     edited: tuple[str, ...]
+    found: Mapping[str, str]
     recorded: Manifest
     inputs: Inputs
 
@@ -55,7 +56,6 @@ class Changes:
 
         Raises:
             RepositoryConflict: there are foreign or edited files.
-
         """
         if self.foreign:
             message = _named(self.repository, self.foreign, "stands in the way, and was not written by tritonkit")
@@ -70,10 +70,10 @@ def compare(repository: Path, files: tuple[RepositoryFile, ...], inputs: Inputs)
 
     Raises:
         OSError: a source or a file of the repository cannot be read.
-
     """
     recorded = manifest.read(repository)
     planned = {file.path: (file, _digest(file)) for file in files}
+    stands: dict[str, str] = {}
     kinds: dict[str, list[str]] = {
         kind: [] for kind in ("create", "update", "remove", "unchanged", "foreign", "edited")
     }
@@ -81,19 +81,23 @@ def compare(repository: Path, files: tuple[RepositoryFile, ...], inputs: Inputs)
         found = _found(repository, path)
         if found is None:
             kinds["create"].append(path)
-        elif found == wanted:
+            continue
+        stands[path] = found
+        if found == wanted:
             kinds["unchanged"].append(path)
-        elif path not in recorded.files:
+        elif path not in recorded.paths:
             kinds["foreign"].append(path)
         else:
-            kinds["update" if found == recorded.files[path] else "edited"].append(path)
-    for path in recorded.files.keys() - planned.keys():
+            kinds["update" if recorded.owns(path, found) else "edited"].append(path)
+    for path in recorded.paths - planned.keys():
         found = _found(repository, path)
         if found is not None:
-            kinds["remove" if found == recorded.files[path] else "edited"].append(path)
+            stands[path] = found
+            kinds["remove" if recorded.owns(path, found) else "edited"].append(path)
     return Changes(
         repository,
         planned,
+        found=stands,
         recorded=recorded,
         inputs=inputs,
         **{kind: tuple(sorted(paths)) for kind, paths in kinds.items()},
@@ -114,7 +118,6 @@ def apply(changes: Changes, *, force: bool = False, report: Callable[[], None] =
     Raises:
         RepositoryConflict: foreign or (without ``force``) edited files, or another build at work here.
         OSError: the disk refuses.
-
     """
     if force:
         planned_edits = tuple(path for path in changes.edited if path in changes.planned)
@@ -134,11 +137,12 @@ def apply(changes: Changes, *, force: bool = False, report: Callable[[], None] =
             _stage(changes.planned[path][0], staging / str(index))
             report()
         # From here until the end the manifest owns the old files and the new ones.
-        manifest.write(repository, Manifest({**changes.recorded.files, **final.files}))
+        before = {path: changes.found[path] for path in (*changes.update, *changes.remove)}
+        manifest.write(repository, Manifest(final.files, replaced=before))
+        for folder in sorted({(repository / path).parent for path in written}):
+            folder.mkdir(parents=True, exist_ok=True)
         for index, path in enumerate(written):
-            target = repository / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            (staging / str(index)).replace(target)
+            (staging / str(index)).replace(repository / path)
         for path in changes.remove:
             (repository / path).unlink(missing_ok=True)
             _prune(repository, path)

@@ -25,7 +25,6 @@ def of_file(path: Path) -> str:
 
     Raises:
         OSError: the file cannot be read.
-
     """
     with path.open("rb") as stream:
         stat = os.fstat(stream.fileno())

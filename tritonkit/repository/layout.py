@@ -34,7 +34,6 @@ class Layout:
     Attributes:
         files: every file, in order of its path.
         sources: every source that was read to plan them: files, and folders for which their list of files counts.
-
     """
 
     files: tuple[RepositoryFile, ...]
@@ -46,7 +45,6 @@ def plan(loaded: LoadedSpec) -> Layout:
 
     Raises:
         SpecError: the spec, or an artifact that it names, cannot be used. All faults are in it.
-
     """
     spec, faults = loaded.spec, loaded.faults
     files: list[RepositoryFile] = []
@@ -90,7 +88,7 @@ class _Placed:
             self.files.append(RepositoryFile(f"{name}/1/{_EMPTY_FOLDER}", content=b""))
         elif source is not None:
             signature = self._place(source, backend, stated["default_model_filename"])
-        elif model.source is None:
+        elif model.source is None and not faults.within(("models", name)):
             faults.add(("models", name), "has neither a source nor an ensemble; give it one of the two")
         self.config = configure(name, model, backend=backend, signature=signature, faults=faults)
         self._place_labels()

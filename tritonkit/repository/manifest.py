@@ -27,7 +27,6 @@ class Inputs:
         variables: digest of the value of each environment variable that the spec asked for; None where unset.
         files: digest of each file that was read, by its path relative to the repository.
         folders: digest of each source folder's list of files, likewise.
-
     """
 
     generator: str
@@ -45,11 +44,21 @@ class Manifest:
     Attributes:
         files: digest of each file that tritonkit owns, by its path in the repository.
         inputs: what they were made from; None while a build is under way.
-
+        replaced: the digests from before the build that is under way, or that was killed.
     """
 
     files: Mapping[str, str] = field(default_factory=dict)
     inputs: Inputs | None = None
+    replaced: Mapping[str, str] = field(default_factory=dict)
+
+    def owns(self, path: str, digest: str) -> bool:
+        """Whether tritonkit wrote this content at this path."""
+        return digest in (self.files.get(path), self.replaced.get(path))
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """Every path that tritonkit wrote, or was about to write."""
+        return frozenset(self.files) | frozenset(self.replaced)
 
 
 def read(repository: Path) -> Manifest:
@@ -57,7 +66,6 @@ def read(repository: Path) -> Manifest:
 
     Raises:
         SpecError: there is a manifest, but it cannot be used.
-
     """
     file = repository / NAME
     try:
@@ -68,13 +76,17 @@ def read(repository: Path) -> Manifest:
         inputs = stored["inputs"]
         if inputs is not None:
             inputs = Inputs(**{**inputs, "spec": tuple(inputs["spec"]), "assignments": tuple(inputs["assignments"])})
-        return Manifest({str(path): str(digest) for path, digest in stored["files"].items()}, inputs)
+        return Manifest(_digests(stored["files"]), inputs, _digests(stored.get("replaced", {})))
     except (FileNotFoundError, NotADirectoryError):
         return Manifest()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         message = f"the record of what tritonkit wrote cannot be read: {error}"
         hint = "restore it, or build into a new folder with --output"
         raise SpecError([Fault(str(file), 0, "", message)], hint=hint) from error
+
+
+def _digests(stored: dict[str, object]) -> dict[str, str]:
+    return {str(path): str(digest) for path, digest in stored.items()}
 
 
 def write(repository: Path, manifest: Manifest) -> None:
@@ -84,6 +96,8 @@ def write(repository: Path, manifest: Manifest) -> None:
         "files": dict(sorted(manifest.files.items())),
         "inputs": asdict(manifest.inputs) if manifest.inputs else None,
     }
+    if manifest.replaced:
+        stored["replaced"] = dict(sorted(manifest.replaced.items()))
     partial = repository / f"{NAME}.{os.getpid()}"
     partial.write_text(json.dumps(stored, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     partial.replace(repository / NAME)

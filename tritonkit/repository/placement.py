@@ -41,7 +41,6 @@ class RepositoryFile:
         path: where it goes, relative to the repository, with forward slashes.
         content: the bytes to write.
         source: the file to copy.
-
     """
 
     path: str
@@ -67,7 +66,6 @@ def version_files(source: Path, filename: str | None) -> list[tuple[str, Path]]:
     Args:
         source: one file, or a folder whose whole content (without caches and hidden files) is meant.
         filename: the name that a single file gets; None keeps its own.
-
     """
     if not source.is_dir():
         return [(filename or source.name, source)]

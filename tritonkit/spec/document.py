@@ -52,7 +52,6 @@ class Document:
         value: the mapping at the top, of plain Python values.
         origins: where each value was read from.
         variables: the environment variables that ``${NAME}`` asked for, with the value each had (None: unset).
-
     """
 
     file: str
@@ -69,7 +68,6 @@ def read(path: FilePath, environment: Mapping[str, str]) -> Document:
     Raises:
         SpecError: not a readable file, too large, not UTF-8, not YAML, duplicate keys, an unset variable, or no
             mapping at the top. Every fault that can be found in one pass is reported.
-
     """
     file = str(path)
     text = _text(path)
@@ -102,7 +100,10 @@ def peek(path: FilePath, key: str) -> str | None:
         for event in yaml.parse(_text(path), Loader=_Loader):
             if isinstance(event, yaml.CollectionStartEvent):
                 depth += 1
-                is_key = depth == 1 or is_key
+                if depth == 1:
+                    is_key = isinstance(event, yaml.MappingStartEvent)
+                    if not is_key:
+                        return None
             elif isinstance(event, yaml.CollectionEndEvent):
                 depth -= 1
                 is_key = depth == 1

@@ -51,9 +51,14 @@ class Faults:
         self._file = file
         self._origins = origins
         self._found: list[Fault] = []
+        self._paths: list[Path] = []
 
     def __len__(self) -> int:
         return len(self._found)
+
+    def within(self, path: Path) -> bool:
+        """Whether a fault was found at ``path`` or below it: then what is missing there may only have been left out."""
+        return any(found[: len(path)] == path for found in self._paths)
 
     def add(self, path: Path, message: str) -> None:
         """Record a fault of the value at ``path``, or of its nearest ancestor that the user wrote."""
@@ -62,6 +67,7 @@ class Faults:
             if path[:length] in self._origins:
                 origin = self._origins[path[:length]]
                 break
+        self._paths.append(path)
         self._found.append(Fault(origin.file, origin.line, dotted(path), message))
 
     def raise_if_any(self) -> None:
@@ -69,7 +75,6 @@ class Faults:
 
         Raises:
             SpecError: at least one fault was added.
-
         """
         if self._found:
             raise SpecError(self._found)

@@ -26,7 +26,6 @@ class LoadedSpec:
         files: every file that was read.
         variables: the environment variables it asked for, with the value each had (None: unset).
         faults: the faults so far; call ``faults.raise_if_any()`` after the last check and before any act.
-
     """
 
     spec: Spec
@@ -51,7 +50,6 @@ def load(files: Sequence[FilePath], assignments: Sequence[str], environment: Map
 
     Raises:
         SpecError: a file cannot be read as YAML, or it has no models at all. Other faults are collected.
-
     """
     documents = [read(file, environment) for file in files]
     document = overlay.merge([*documents, *(overlay.assignment(option) for option in assignments)])

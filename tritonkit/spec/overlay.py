@@ -31,7 +31,6 @@ def assignment(option: str) -> Document:
 
     Raises:
         SpecError: no such form.
-
     """
     file = f"--set {option}"
     dotted, equals, text = option.partition("=")

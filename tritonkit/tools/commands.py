@@ -11,7 +11,7 @@ from tritonkit.errors import CommandFailed, ToolMissing
 
 
 def cache_directory() -> Path:
-    """tritonkit's own cache: ``$TRITONKIT_CACHE``, else ``tritonkit`` under the user's cache folder."""
+    """Tritonkit's own cache: ``$TRITONKIT_CACHE``, else ``tritonkit`` under the user's cache folder."""
     chosen = os.environ.get("TRITONKIT_CACHE")
     if chosen:
         return Path(chosen).expanduser().absolute()
