@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 from tritonkit.cli.app import app
 from tritonkit.modelconfig.text import parse
 from tritonkit.repository import build, changes, digests
+from tritonkit.repository.samples import samples
 
 SPEC = """\
 version: 1
@@ -379,3 +380,18 @@ def test_digests_of_large_files_are_remembered_and_never_stale(tmp_path: Path, m
     assert digests.of_file(large) == digests.of_bytes(b"b" * 2_000_000)
     memory.write_text("broken")
     assert digests.of_file(large) == digests.of_bytes(b"b" * 2_000_000)
+
+
+def test_samples_are_found_again_from_the_repository(project: Path) -> None:
+    spec, repository = project / "spec.yaml", project / "other/model_repository"
+    spec.write_text(SPEC.replace("source: src,", 'source: src, samples: {X: "*.png"},'))
+    assignment = "models.digits.samples={input: [[1.5]]}"
+    assert tritonkit("build-repo", spec, "--set", assignment, "-o", repository).exit_code == 0
+    assert samples(repository, "digits", {})[0] == {"input": "[[1.5]]"}
+    texts, folder = samples(repository, "reader", {})
+    assert texts == {"X": "*.png"}
+    assert folder.samefile(project)
+    assert samples(repository, "both", {})[0] == {}
+    assert samples(project / "elsewhere", "digits", {})[0] == {}
+    spec.unlink()
+    assert samples(repository, "digits", {})[0] == {}

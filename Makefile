@@ -1,0 +1,71 @@
+# Two commands that need nothing but Python 3.10 to 3.12 and a package registry:
+#
+#   make demo                a model from spec to served and measured, in a folder of its own (.demo)
+#   make test                the whole suite, against the real tritonserver and the real perf_analyzer
+#
+# And for those who work on it:
+#
+#   make check               lint and types
+#   make model_repository    build the committed example anew
+#   make benchmarks          measure the tables of the README here
+#   make clean               remove the environment and everything built in it
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# The first interpreter that runs and that Triton's Python stub has a build for.
+PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
+	$$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$python && break; \
+	done)
+VENV ?= .venv
+BIN := $(abspath $(VENV))/bin
+DEMO := .demo
+CONCURRENCY ?= 1,4
+
+.PHONY: help demo test check model_repository benchmarks clean
+
+help:
+	@sed -n 's/^#   \(make .*\)/\1/p' Makefile
+
+$(VENV)/bin/python:
+	@test -n '$(PYTHON)' || { echo 'make: Python 3.10, 3.11 or 3.12 is needed (apt-get install python3 python3-venv)' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# Each marker stands for one set of extras, installed since pyproject.toml last changed.
+$(VENV)/.demo: extras = server,cpu
+$(VENV)/.dev: extras = dev
+$(VENV)/.demo $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(extras)]'
+	$(BIN)/tritonkit doctor --install
+	@touch $@
+
+demo: $(VENV)/.demo
+	@rm -rf $(DEMO)
+	@export PATH="$(BIN):$$PATH"; \
+	run() { printf '\n\033[1m$$ %s\033[0m\n' "$$*"; "$$@"; }; \
+	run tritonkit init digits --output $(DEMO); \
+	cd $(DEMO); trap 'run tritonkit down' EXIT; \
+	run tritonkit build-repo spec.yaml; \
+	run tritonkit up --detach; \
+	run tritonkit infer classify --input IMAGE=@samples/7.png --classes 3; \
+	run python evaluate.py; \
+	run tritonkit bench classify digits --concurrency $(CONCURRENCY)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+model_repository: $(VENV)/.dev
+	$(BIN)/tritonkit build-repo templates/starters/digits/spec.yaml --output model_repository
+
+benchmarks: $(VENV)/.dev
+	$(BIN)/python benchmarks/build_repo.py
+	$(BIN)/python benchmarks/startup.py
+
+clean:
+	rm -rf $(VENV) $(DEMO) .mypy_cache .pytest_cache .ruff_cache build dist

@@ -1,0 +1,184 @@
+"""What this machine has of all that tritonkit can drive, and how to get the rest."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tritonkit.errors import CommandFailed, TritonkitError
+from tritonkit.tools import perf_analyzer, tritonserver
+from tritonkit.tools.commands import run
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked for.
+
+    Attributes:
+        name: what it is.
+        serves: what it is needed for.
+        found: version and place; empty where it is not usable.
+        problem: why it is not usable; empty where it is.
+        remedy: the command, or the advice, that changes that.
+        required: whether the basic path (build, serve and benchmark on a CPU) needs it.
+        requirements: what ``pip install`` gets to mend it.
+    """
+
+    name: str
+    serves: str
+    found: str = ""
+    problem: str = ""
+    remedy: str = ""
+    required: bool = False
+    requirements: tuple[str, ...] = ()
+
+    @property
+    def usable(self) -> bool:
+        """Whether it is there and works."""
+        return not self.problem
+
+
+def examine() -> list[Finding]:
+    """Look for everything; nothing is changed and nothing heavy is imported."""
+    return [
+        _python(),
+        _tritonserver(),
+        _numpy(),
+        _onnxruntime(),
+        _perf_analyzer(),
+        _program("haproxy", ("-v",), "one address for several servers", "apt-get install haproxy"),
+        _gpus(),
+        _program("nvidia-cuda-mps-control", (), "thread percentages", "comes with the NVIDIA driver"),
+        _program("docker", ("--version",), "serving in containers", "https://docs.docker.com/engine/install"),
+        _package("torch", "exports from PyTorch", "export"),
+        _package("onnx", "exports from PyTorch", "export"),
+        _package("tensorrt", "TensorRT plans", "tensorrt"),
+    ]
+
+
+def install(findings: Sequence[Finding], report: Callable[[str], None]) -> None:
+    """Get what the basic path lacks: Python packages into this environment, perf_analyzer into tritonkit's cache.
+
+    Args:
+        findings: from ``examine``.
+        report: told, in a sentence, what is being done.
+
+    Raises:
+        ToolMissing: pip is missing, or what was fetched does not run here.
+        CommandFailed: pip failed; its words are in the message.
+    """
+    wanted = [text for finding in findings if finding.required and not finding.usable for text in finding.requirements]
+    if wanted:
+        report(f"installing {', '.join(wanted)}")
+        argv = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted]
+        run(argv, hint="Is a package registry within reach? pip's own settings (index-url, proxy) are used.")
+        importlib.invalidate_caches()
+    perf_analyzer.install(report)
+
+
+def extra(name: str) -> tuple[str, ...]:
+    """The requirements of one of tritonkit's extras, as its own metadata states them."""
+    stated = importlib.metadata.requires("tritonkit") or []
+    return tuple(text.split(";")[0].strip() for text in stated if f'extra == "{name}"' in text.replace("'", '"'))
+
+
+def _python() -> Finding:
+    found = f"{platform.python_version()}, {sys.executable}"
+    problem = "" if sys.version_info < (3, 13) else "numpy below 2, which Triton's stub needs, has no build for it"
+    return Finding(
+        "python", "everything", found, problem, "make the environment with Python 3.10 to 3.12", required=True
+    )
+
+
+def _tritonserver() -> Finding:
+    serves = "serving"
+    try:
+        server = tritonserver.find()
+        tritonserver.check(server)
+    except TritonkitError as error:
+        return Finding(
+            "tritonserver", serves, problem=str(error.args[0]), remedy=error.hint or "", required=True,
+            requirements=extra("server"),
+        )  # fmt: skip
+    backends = sorted(folder.name for folder in server.backends.iterdir() if folder.is_dir())
+    found = f"{server.version}, {server.binary}, backends: {', '.join(backends)}"
+    return Finding("tritonserver", serves, f"{found} and tritonkit's own" if server.bundled else found, required=True)
+
+
+def _numpy() -> Finding:
+    serves = "serving Python models"
+    version = _version("numpy")
+    remedy = "pip install 'numpy<2'"
+    if version is None or int(version.split(".")[0]) >= 2:
+        problem = "not installed" if version is None else f"{version}: Triton's Python stub cannot read its arrays"
+        return Finding("numpy < 2", serves, problem=problem, remedy=remedy, required=True, requirements=("numpy<2",))
+    return Finding("numpy < 2", serves, version, required=True)
+
+
+def _onnxruntime() -> Finding:
+    serves = "serving ONNX models"
+    cpu, gpu = _version("onnxruntime"), _version("onnxruntime-gpu")
+    if cpu and gpu:
+        remedy = "pip uninstall onnxruntime onnxruntime-gpu, then install the one you want"
+        problem = f"onnxruntime {cpu} and onnxruntime-gpu {gpu} have overwritten each other's files"
+        return Finding("onnxruntime", serves, problem=problem, remedy=remedy, required=True)
+    if not cpu and not gpu:
+        remedy = "pip install 'tritonkit[cpu]' (or [gpu])"
+        return Finding(
+            "onnxruntime", serves, problem="not installed", remedy=remedy, required=True, requirements=extra("cpu")
+        )
+    return Finding("onnxruntime", serves, f"{cpu} for CPUs" if cpu else f"{gpu} for GPUs", required=True)
+
+
+def _perf_analyzer() -> Finding:
+    serves = "benchmarks"
+    try:
+        found = perf_analyzer.find()
+    except TritonkitError as error:
+        problem, remedy = str(error.args[0]), error.hint or ""
+        return Finding("perf_analyzer", serves, problem=problem, remedy=remedy, required=True)
+    return Finding("perf_analyzer", serves, f"{found.version}, {found.binary}", required=True)
+
+
+def _gpus() -> Finding:
+    serves = "serving on GPUs"
+    try:
+        query = "--query-gpu=name,memory.total,driver_version"
+        lines = run(["nvidia-smi", query, "--format=csv,noheader"], timeout=30).splitlines()
+    except TritonkitError as error:
+        words = error.output.strip() if isinstance(error, CommandFailed) else "no nvidia-smi, so no NVIDIA driver"
+        return Finding(
+            "GPUs", serves, problem=words, remedy="install the NVIDIA driver (models serve on the CPU without)"
+        )
+    return Finding("GPUs", serves, "; ".join(f"{index}: {line}" for index, line in enumerate(lines)))
+
+
+def _program(name: str, version: tuple[str, ...], serves: str, remedy: str) -> Finding:
+    path = shutil.which(name)
+    if path is None:
+        return Finding(name, serves, problem="not found", remedy=remedy)
+    if not version:
+        return Finding(name, serves, path)
+    try:
+        words = run([path, *version], timeout=30).splitlines()
+    except TritonkitError as error:
+        return Finding(name, serves, problem=f"{path} does not run: {error.args[0]}", remedy=remedy)
+    return Finding(name, serves, f"{words[0] if words else 'of unknown version'}, {path}")
+
+
+def _package(name: str, serves: str, group: str) -> Finding:
+    version = _version(name)
+    remedy = f"pip install 'tritonkit[{group}]'"
+    return Finding(name, serves, version) if version else Finding(name, serves, problem="not installed", remedy=remedy)
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
