@@ -53,9 +53,11 @@ class ErrorGroup(TyperGroup):
             raise typer.Exit(1) from None
         except OSError as error:
             # A disk that is full or a folder that is not ours: no fault of the program, so no traceback.
-            if ctx.params.get("debug") or error.filename is None:
-                raise
-            print_error(TritonkitError(f"{error.filename}: {error.strerror}"))
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+            else:
+                # A write to a full disk does not say which file it was.
+                print_error(TritonkitError(f"{error.filename or 'the system refused'}: {error.strerror or error}"))
             raise typer.Exit(1) from error
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
