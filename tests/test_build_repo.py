@@ -17,8 +17,9 @@ from typer.testing import CliRunner, Result
 
 from tritonkit.cli.app import app
 from tritonkit.modelconfig.text import parse
-from tritonkit.repository import build, changes, digests
+from tritonkit.repository import build, changes
 from tritonkit.repository.samples import samples
+from tritonkit.tools import digests
 
 SPEC = """\
 version: 1

@@ -8,11 +8,12 @@ from functools import lru_cache
 from pathlib import Path
 
 from tritonkit import __version__
-from tritonkit.repository import changes, digests, manifest
+from tritonkit.repository import changes, manifest
 from tritonkit.repository.changes import Changes
 from tritonkit.repository.manifest import Inputs
 from tritonkit.resources import templates_directory
 from tritonkit.spec.document import DEFAULT_REPOSITORY, peek
+from tritonkit.tools import digests
 
 _TEMPLATE = "config.pbtxt.j2"
 

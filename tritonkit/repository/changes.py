@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from tritonkit.errors import RepositoryConflict
-from tritonkit.repository import digests, manifest
+from tritonkit.repository import manifest
 from tritonkit.repository.manifest import Inputs, Manifest
 from tritonkit.repository.placement import RepositoryFile
+from tritonkit.tools import digests
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from tritonkit.spec import overlay
 from tritonkit.spec.document import read
+from tritonkit.spec.export import keys_at
 from tritonkit.spec.faults import Faults, Path, nearest
 from tritonkit.spec.schema import OWN_KEYS, Model, Spec, Step
 
@@ -90,13 +91,18 @@ def _validated(kind: type[Any], raw: dict[str, Any], path: Path, faults: Faults)
         or detail["loc"] not in {loc[: len(detail["loc"])] for loc in inner if len(loc) >= len(detail["loc"])}
     ]
     for detail in details:
-        where: Path = tuple(part for part in detail["loc"] if part != "[key]")
-        faults.add((*path, *where), _message(detail, known if len(where) == 1 else list(Step.model_fields)))
+        # Pydantic's own words are no part of a value's path: "[key]", and the tags of a source's forms.
+        where: Path = tuple(part for part in detail["loc"] if not (isinstance(part, str) and part.startswith("[")))
+        faults.add((*path, *where), _message(detail, known if len(where) == 1 else _known_below(detail["loc"])))
     kept = _without(raw, [detail["loc"] for detail in details])
     try:
         return kind.model_validate(kept)
     except ValidationError:
         return None
+
+
+def _known_below(location: tuple[int | str, ...]) -> list[str]:
+    return keys_at(location) if location[0] in ("source", "export") else list(Step.model_fields)
 
 
 def _without(raw: dict[str, Any], at_fault: list[tuple[int | str, ...]]) -> dict[str, Any]:

@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import AfterValidator, Field, StrictInt, StrictStr
 
 from tritonkit.spec.document import DEFAULT_REPOSITORY
+from tritonkit.spec.export import Export, Source
+from tritonkit.spec.frozen import Frozen
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 
@@ -31,11 +33,7 @@ def _frozen_mapping(value: dict[str, Any]) -> Mapping[str, Any]:
 ModelName = Annotated[StrictStr, AfterValidator(_model_name)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True)
-
-
-class Step(_Frozen):
+class Step(Frozen):
     """One step of an ensemble: a model, and which of the ensemble's tensors it reads and writes."""
 
     model: StrictStr = Field(description="Name of the model that this step runs.")
@@ -44,13 +42,16 @@ class Step(_Frozen):
     output: dict[StrictStr, StrictStr] = Field(description="The model's output names, each with the ensemble's tensor.")
 
 
-class Model(_Frozen):
+class Model(Frozen):
     """One model: tritonkit's own keys, and every other key as a field of Triton's ModelConfig."""
 
-    source: StrictStr | None = Field(
+    source: Source | None = Field(
         default=None,
-        min_length=1,
-        description="File or folder that the model is made from, relative to the spec.",
+        description="What the model is made from: a file or folder relative to the spec, or a URL; "
+        "{file: PATH or URL, sha256: DIGEST}; {torch: package.module:factory}; or {model: NAME} of the same spec.",
+    )
+    export: Export = Field(
+        default_factory=Export, description="How the file that Triton loads is made, where it is not the source itself."
     )
     ensemble: tuple[Step, ...] | None = Field(
         default=None, min_length=1, description="Steps of an ensemble, instead of a source."
@@ -67,7 +68,7 @@ OWN_KEYS = frozenset(Model.model_fields) - {"fields"}
 """The keys of a model that are tritonkit's own; all others are ModelConfig's."""
 
 
-class Spec(_Frozen):
+class Spec(Frozen):
     """A whole spec."""
 
     version: Literal[1] = Field(description="Version of this format.")
