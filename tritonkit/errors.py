@@ -5,6 +5,7 @@
     TritonkitError            exit 1
     ├── SpecError             exit 2   file:line, dotted path, what was expected
     ├── RepositoryConflict    exit 1   files in the way that tritonkit did not write
+    ├── ArtifactsMissing      exit 1   what is still to be exported, where nothing may be made
     ├── RequestFailed         exit 1   a server that cannot be reached, or that refuses a request
     ├── ToolMissing           exit 3   which program or extra, how to install it
     ├── CommandFailed         exit 4   argv, return code, last output lines
@@ -20,7 +21,7 @@ The library raises; only the command line prints and exits. A message says what 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +77,18 @@ class SpecError(TritonkitError):
 
 class RepositoryConflict(TritonkitError):
     """Files that tritonkit did not write, or that were edited since, stand where it would write."""
+
+
+class ArtifactsMissing(TritonkitError):
+    """Artifacts that a spec needs are not made yet, and the caller asked for nothing to be made.
+
+    Attributes:
+        artifacts: what has to be made, in words, by model.
+    """
+
+    def __init__(self, artifacts: Mapping[str, str], *, hint: str | None = None) -> None:
+        self.artifacts = artifacts
+        super().__init__("\n".join(f"{name}: {what} is not made yet" for name, what in artifacts.items()), hint=hint)
 
 
 class RequestFailed(TritonkitError):

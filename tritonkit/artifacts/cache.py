@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tritonkit.artifacts import provenance
 from tritonkit.artifacts.provenance import Provenance
-from tritonkit.tools import digests
+from tritonkit.tools import digests, packages
 from tritonkit.tools.commands import cache_directory
 
 _STAGING = "staging-"
@@ -75,7 +75,7 @@ def read(candidate: Path) -> Entry | None:
 
 
 def _is_current(record: Provenance, directory: Path) -> bool:
-    if provenance.outdated(record.tools):
+    if packages.outdated(record.tools):
         return False
     try:
         return all(digests.of_file(directory / path) == digest for path, digest in record.dependencies.items())

@@ -43,7 +43,7 @@ def session(model: Path | bytes, provider: str | None = None) -> Any:
             made = runtime.InferenceSession(
                 model if isinstance(model, bytes) else str(model), sess_options=options, providers=[name]
             )
-        except Exception as error:  # noqa: BLE001 - onnxruntime raises classes of its own, without a common one
+        except Exception as error:
             last = " ".join(str(error).split())
             continue
         # A provider that cannot be loaded only warns, and computes on the CPU.

@@ -118,7 +118,7 @@ def compare(
         expected = _of_source(source, question)
         try:
             found = artifact(question.tensors)
-        except Exception as error:  # noqa: BLE001 - whatever a runtime raises is its answer
+        except Exception as error:
             words = " ".join(str(error).split())[:300]
             rows.extend(_failed(question, name, f"cannot be run: {words}") for name in expected)
             continue
@@ -132,8 +132,12 @@ def _of_source(source: Answering, question: Question) -> Mapping[str, Array]:
         expected = source(question.tensors)
     except Exception as error:
         words = " ".join(str(error).split())[:300]
-        hint = "state which sizes and values it takes: export.profiles, export.ranges, or export.inputs with a .npz file"
-        raise ExportFailed(f"the source cannot answer {question.label}: {type(error).__name__}: {words}", hint=hint) from error
+        hint = (
+            "state which sizes and values it takes: export.profiles, export.ranges, or export.inputs with a .npz file"
+        )
+        raise ExportFailed(
+            f"the source cannot answer {question.label}: {type(error).__name__}: {words}", hint=hint
+        ) from error
     for name, value in expected.items():
         if np.issubdtype(value.dtype, np.number) and value.size and not np.isfinite(value.astype(np.float64)).any():
             hint = "give inputs that it answers: export.ranges, or export.inputs with a .npz file"
@@ -150,7 +154,7 @@ def _row(question: Question, name: str, expected: Array, found: Array | None, li
         return _failed(question, name, "is missing")
     if expected.shape != found.shape:
         return _failed(question, name, f"has the shape {list(found.shape)}, the source {list(expected.shape)}")
-    if expected.dtype == np.object_ or found.dtype == np.object_:
+    if np.object_ in (expected.dtype, found.dtype):
         same = expected.dtype == found.dtype and bool((expected == found).all())
         return Row(question.label, name, 0.0, 0.0, 1.0, "", passed=True) if same else _failed(question, name, "differs")
     absolute, relative, cosine = measure(expected, found)
@@ -184,8 +188,5 @@ def measure(expected: Array, found: Array) -> tuple[float, float, float]:
     scale = np.maximum(np.abs(ours), math.sqrt(float(np.mean(ours**2))))
     relative = np.divide(errors, scale, out=np.where(errors > 0, np.inf, 0.0), where=scale > 0)
     norms = float(np.linalg.norm(ours) * np.linalg.norm(theirs))
-    if norms == 0.0:
-        cosine = 1.0 if not errors.any() else 0.0
-    else:
-        cosine = min(1.0, float(ours @ theirs) / norms)
+    cosine = min(1.0, float(ours @ theirs) / norms) if norms else float(not errors.any())
     return float(errors.max()), float(relative.max()), cosine

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tritonkit.artifacts.parity import Parity
 from tritonkit.artifacts.signature import Signature, Tensor, UnreadableArtifact
+
+if TYPE_CHECKING:
+    from tritonkit.artifacts.parity import Parity
 
 SUFFIX = ".provenance.json"
 """Added to an artifact's name to make the name of its record."""
@@ -108,21 +109,3 @@ def recorded_signature(artifact: Path) -> Signature | None:
         raise UnreadableArtifact("is empty")
     record = read(artifact)
     return record.signature if record else None
-
-
-def installed(tools: Mapping[str, str]) -> dict[str, str | None]:
-    """The versions that these packages have here; None for one that is not installed."""
-    found: dict[str, str | None] = {}
-    for name in tools:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
-
-
-def outdated(tools: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """The packages that have another version here than then, each with both; one that is not here makes nothing else."""
-    return {
-        name: (tools[name], now) for name, now in installed(tools).items() if now is not None and now != tools[name]
-    }

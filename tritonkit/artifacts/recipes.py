@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -179,7 +179,7 @@ def key(recipe: Recipe, starting: Mapping[str, Path]) -> str:
     Raises:
         OSError: a file that it names cannot be read.
     """
-    values = _plain(recipe, digests.of_file)
+    values = plain(recipe)
     values.pop("directory")
     for name, path in starting.items():
         values[name] = digests.of_file(path)
@@ -190,13 +190,14 @@ def key(recipe: Recipe, starting: Mapping[str, Path]) -> str:
     return digests.of_bytes(text.encode())[:40]
 
 
-def _plain(value: Any, of_file: Callable[[Path], str]) -> Any:
+def plain(value: Any) -> Any:
+    """A recipe as JSON can hold it; of a file, its digest."""
     if dataclasses.is_dataclass(value):
-        return {item.name: _plain(getattr(value, item.name), of_file) for item in dataclasses.fields(value)}
+        return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(name): _plain(item, of_file) for name, item in value.items()}
+        return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, tuple | list):
-        return [_plain(item, of_file) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, Path):
-        return of_file(value) if value.is_file() else None
+        return digests.of_file(value) if value.is_file() else None
     return value

@@ -38,28 +38,28 @@ class Exported:
     parity: Parity
 
 
-def export(recipe: TorchRecipe, weights: Path | None, folder: Path, report: Callable[[str], None]) -> Exported:
+def export(recipe: TorchRecipe, weights: Path | None, folder: Path, report: Callable[[str, float], None]) -> Exported:
     """Convert a module, write it into a folder, and prove it.
 
     Args:
         recipe: what to make.
         weights: the file with the state dictionary, if there is one.
         folder: where the artifact goes.
-        report: called with each stage that begins.
+        report: called with each stage that begins, and how much is done by then.
 
     Raises:
         ExportFailed: the module cannot be made or converted, or the artifact computes something else.
         OSError: the disk refuses.
     """
-    report("loading")
+    report("loading", 0.0)
     module = torch_module.load(recipe, weights)
     subject = torch_module.subject(recipe, module)
-    report("converting")
+    report("converting", 0.3)
     file = folder / recipe.filename
     writer = {"model.onnx": _to_onnx, "model.pt": _to_torchscript, "model.pt2": _to_archive}[recipe.filename]
     with _quiet():
         answering, against = writer(recipe, subject, file)
-    report("proving")
+    report("proving", 0.8)
     limits = tolerances(subject.precision, recipe.tolerances)
     parity = compare(subject.answer, answering, subject.asked, limits, against)
     parity.check()
@@ -164,9 +164,7 @@ def _name_batch(recipe: TorchRecipe, model: Any) -> None:
 def _to_torchscript(recipe: TorchRecipe, subject: Subject, file: Path) -> tuple[Answering, str]:
     try:
         with torch.inference_mode():
-            traced = torch.jit.trace(
-                _with_arguments(subject), tuple(_example(recipe, subject)), check_trace=False
-            )
+            traced = torch.jit.trace(_with_arguments(subject), tuple(_example(recipe, subject)), check_trace=False)
     except Exception as error:
         raise ExportFailed(f"TorchScript cannot trace the module: {_words(error)}") from error
     torch.jit.save(traced, str(file))

@@ -125,10 +125,8 @@ class Named(torch.nn.Module):
         """The outputs, in order."""
         if self._inside is not None:
             values = tuple(value.to(self._inside) if value.is_floating_point() else value for value in values)
-        if self._by_name:
-            answer = self.module(**dict(zip(self._inputs, values, strict=True)))
-        else:
-            answer = self.module(*values)
+        by_name = dict(zip(self._inputs, values, strict=True))
+        answer = self.module(**by_name) if self._by_name else self.module(*values)
         held = named_outputs(answer)
         chosen = (held[name] if isinstance(name, str) else list(held.values())[name] for name in self._outputs)
         return tuple(
@@ -238,7 +236,7 @@ def _outputs(
             held = named_outputs(module(**by_name) if probe._by_name else module(*values))
         except Exception as error:
             where = _innermost(error, recipe.directory)
-            hint = "state which sizes and values it takes: export.profiles, export.ranges, or export.inputs with a .npz file"
+            hint = "state what it takes: export.profiles, export.ranges, or export.inputs with a .npz file"
             words = " ".join(str(error).split())[:300]
             message = f"the module raised {type(error).__name__} for {question.label}: {words}{where}"
             raise ExportFailed(message, hint=hint) from error

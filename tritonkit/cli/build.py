@@ -10,6 +10,7 @@ import typer
 from tritonkit.cli.console import messages, output, print_json, print_table, progress
 
 if TYPE_CHECKING:
+    from tritonkit.errors import ArtifactsMissing
     from tritonkit.repository.changes import Changes
 
 _SHOWN_ROWS = 30
@@ -49,6 +50,8 @@ def build_repo(
     """Build a Triton model repository from a spec: artifacts in place, every config.pbtxt rendered and checked."""
     import os
 
+    from tritonkit.cli.export import make
+    from tritonkit.errors import ArtifactsMissing
     from tritonkit.repository import build
 
     acting = not (check or dry_run or diff)
@@ -56,7 +59,11 @@ def build_repo(
     if known is not None:
         _print_result(known[0], {"unchanged": known[1]}, {}, as_json=as_json)
         return
-    changes = build.compare(files, assignments or [], os.environ, target)
+    try:
+        changes = build.compare(files, assignments or [], os.environ, target, make=make if acting else None)
+    except ArtifactsMissing as missing:
+        _print_missing(missing, as_json=as_json)
+        raise typer.Exit(1 if check else 0) from None
     if acting:
         write(changes, force=force)
     elif diff and not as_json:
@@ -91,6 +98,16 @@ def _print_result(
             output().print(f"... and {len(rows) - _SHOWN_ROWS} more (--json lists all)")
     summary = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
     messages().print(f"{repository}: {summary}", markup=False)
+
+
+def _print_missing(missing: ArtifactsMissing, *, as_json: bool) -> None:
+    """What has to be made first; what the repository would then hold depends on it."""
+    if as_json:
+        print_json({"to_export": missing.artifacts})
+        return
+    print_table(["model", "to be exported"], list(missing.artifacts.items()))
+    if missing.hint:
+        messages().print(f"export first, then compare: {missing.hint}", markup=False)
 
 
 def _print_diff(changes: Changes) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from tritonkit import __version__
 from tritonkit.repository import changes, manifest
@@ -13,7 +14,14 @@ from tritonkit.repository.changes import Changes
 from tritonkit.repository.manifest import Inputs
 from tritonkit.resources import templates_directory
 from tritonkit.spec.document import DEFAULT_REPOSITORY, peek
-from tritonkit.tools import digests
+from tritonkit.tools import digests, nvidia_smi, packages
+from tritonkit.tools.commands import cache_directory
+
+if TYPE_CHECKING:
+    from tritonkit.artifacts.making import Made
+    from tritonkit.repository.resolution import Resolution
+
+    Make: TypeAlias = Callable[[Resolution], Mapping[str, Made | Path]]
 
 _TEMPLATE = "config.pbtxt.j2"
 
@@ -23,33 +31,50 @@ def compare(
     assignments: Sequence[str],
     environment: Mapping[str, str],
     output: Path | None = None,
+    *,
+    make: Make | None = None,
 ) -> Changes:
-    """Plan a spec's repository and hold it against the disk. Reads only.
+    """Plan a spec's repository and hold it against the disk. Reads only, unless it may make artifacts.
 
     Args:
         files: the spec, then its overlays.
         assignments: ``PATH=VALUE`` options, applied last.
         environment: where ``${NAME}`` is looked up.
         output: the repository; None takes the one that the spec names.
+        make: fetches and makes into the cache what the spec needs; None makes nothing.
 
     Raises:
         SpecError: the spec or an artifact cannot be used; nothing was written.
+        ArtifactsMissing: something has yet to be made, and ``make`` was not given.
     """
     # Imported here: an unchanged rebuild needs none of it, and should take no longer than looking.
+    from tritonkit.repository import resolution
     from tritonkit.repository.layout import plan
     from tritonkit.spec.loading import load
 
     loaded = load(files, assignments, environment)
-    layout = plan(loaded)
+    origins = resolution.plan(loaded)
+    if origins.work:
+        # What has to be made may take long: whatever is wrong with the spec is said before.
+        loaded.faults.raise_if_any()
+    resolved = resolution.rewrite(origins, (make or resolution.made_before)(origins))
+    layout = plan(resolved.loaded)
     repository = output or loaded.repository
-    read, folders = _read_sources(layout.sources)
+    read, folders = _read_sources(source for source in layout.sources if not _is_cached(source))
     inputs = Inputs(
         generator=_generator(),
         spec=tuple(_relative(file, repository) for file in files),
         assignments=tuple(assignments),
         variables={name: _of_variable(value) for name, value in sorted(loaded.variables.items())},
-        files={_relative(file, repository): digests.of_file(file) for file in (*files, *read)},
+        files={
+            **{
+                _relative(loaded.directory / path, repository): digest for path, digest in resolved.dependencies.items()
+            },
+            **{_relative(file, repository): digests.of_file(file) for file in (*files, *read)},
+        },
         folders={_relative(folder, repository): _of_listing(folder) for folder in folders},
+        tools=resolved.tools,
+        compute_capabilities=origins.here,
     )
     return changes.compare(repository, layout.files, inputs)
 
@@ -91,6 +116,11 @@ def _is_current(
     asked = (_generator(), tuple(_relative(file, repository) for file in files), tuple(assignments))
     if asked != (inputs.generator, inputs.spec, inputs.assignments):
         return False
+    if packages.outdated(inputs.tools):
+        return False
+    if inputs.compute_capabilities not in (None, nvidia_smi.compute_capabilities() or inputs.compute_capabilities):
+        # Plans for the GPUs that were there; without a GPU here they can only be kept.
+        return False
     if any(_of_variable(environment.get(name)) != digest for name, digest in inputs.variables.items()):
         return False
     try:
@@ -101,6 +131,11 @@ def _is_current(
         )
     except OSError:
         return False
+
+
+def _is_cached(source: Path) -> bool:
+    # What was made or fetched follows from the spec, its dependencies and the tools, all of which are recorded.
+    return source.is_relative_to(cache_directory())
 
 
 @lru_cache(maxsize=1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tritonkit.artifacts.onnx_file import read_signature
+from tritonkit.artifacts.provenance import recorded_signature
 from tritonkit.artifacts.signature import Signature, UnreadableArtifact
 from tritonkit.modelconfig.configure import configure
 from tritonkit.modelconfig.text import Renderer
@@ -21,7 +22,12 @@ from tritonkit.spec.faults import Faults, nearest
 from tritonkit.spec.loading import LoadedSpec
 from tritonkit.spec.schema import Model, Spec
 
-_READERS: dict[str, Callable[[Path], Signature]] = {"onnxruntime": read_signature}
+# Plans and TorchScript do not say themselves what they take: their records do, where tritonkit made them.
+_READERS: dict[str, Callable[[Path], Signature | None]] = {
+    "onnxruntime": read_signature,
+    "tensorrt": recorded_signature,
+    "pytorch": recorded_signature,
+}
 
 # Triton wants a version's folder even where an ensemble has nothing to put there, and git keeps no empty folder.
 _EMPTY_FOLDER = ".gitkeep"
@@ -41,7 +47,7 @@ class Layout:
 
 
 def plan(loaded: LoadedSpec) -> Layout:
-    """Plan the repository of a spec.
+    """Plan the repository of a spec of which every source is a path.
 
     Raises:
         SpecError: the spec, or an artifact that it names, cannot be used. All faults are in it.
@@ -87,7 +93,9 @@ class _Placed:
         if model.ensemble:
             self.files.append(RepositoryFile(f"{name}/1/{_EMPTY_FOLDER}", content=b""))
         elif source is not None:
-            signature = self._place(source, backend, stated["default_model_filename"])
+            several = model.fields.get("cc_model_filenames")
+            filenames = tuple(several.values()) if isinstance(several, Mapping) else ()
+            signature = self._place(source, backend, stated["default_model_filename"], filenames)
         elif model.source is None and not faults.within(("models", name)):
             faults.add(("models", name), "has neither a source nor an ensemble; give it one of the two")
         self.config = configure(name, model, backend=backend, signature=signature, faults=faults)
@@ -102,13 +110,17 @@ class _Placed:
             return None
         if model.ensemble:
             return None
+        if not isinstance(model.source, str):
+            return None
         source = self._directory / model.source
         if not source.exists():
             self._fault("source", f"there is no file or folder {source}")
             return None
         return source
 
-    def _place(self, source: Path, backend: str | None, stated: str) -> Signature | None:
+    def _place(
+        self, source: Path, backend: str | None, stated: str, by_capability: tuple[Any, ...]
+    ) -> Signature | None:
         """Put the source into version 1; what it says of its inputs and outputs."""
         if backend is None:
             known = ", ".join(sorted(FILENAMES))
@@ -120,6 +132,8 @@ class _Placed:
         except OSError as error:
             self._fault("source", f"{source} cannot be read: {error.strerror}")
             return None
+        if filename not in dict(held):
+            filename = next((name for name in by_capability if name in dict(held)), filename)
         if filename is not None and filename not in dict(held):
             self._fault("source", f"{source} holds no {filename}, which the {backend} backend loads")
             return None

@@ -27,6 +27,8 @@ class Inputs:
         variables: digest of the value of each environment variable that the spec asked for; None where unset.
         files: digest of each file that was read, by its path relative to the repository.
         folders: digest of each source folder's list of files, likewise.
+        tools: version of each package that made an artifact, by distribution name.
+        compute_capabilities: those of the GPUs that plans were built for because they were here; None where none were.
     """
 
     generator: str
@@ -35,6 +37,8 @@ class Inputs:
     variables: Mapping[str, str | None]
     files: Mapping[str, str]
     folders: Mapping[str, str]
+    tools: Mapping[str, str] = field(default_factory=dict)
+    compute_capabilities: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,8 @@ def read(repository: Path) -> Manifest:
             raise SpecError([Fault(str(file), 0, "", message)], hint="build into a new folder with --output")
         inputs = stored["inputs"]
         if inputs is not None:
-            inputs = Inputs(**{**inputs, "spec": tuple(inputs["spec"]), "assignments": tuple(inputs["assignments"])})
+            lists = ("spec", "assignments", "compute_capabilities")
+            inputs = Inputs(**{**inputs, **{key: tuple(inputs[key]) for key in lists if inputs.get(key) is not None}})
         return Manifest(_digests(stored["files"]), inputs, _digests(stored.get("replaced", {})))
     except (FileNotFoundError, NotADirectoryError):
         return Manifest()
@@ -83,6 +88,12 @@ def read(repository: Path) -> Manifest:
         message = f"the record of what tritonkit wrote cannot be read: {error}"
         hint = "restore it, or build into a new folder with --output"
         raise SpecError([Fault(str(file), 0, "", message)], hint=hint) from error
+
+
+def _stored(inputs: Inputs) -> dict[str, object]:
+    values = asdict(inputs)
+    # Only where something was made from a source does the record say by what and for what.
+    return {key: value for key, value in values.items() if value or key not in ("tools", "compute_capabilities")}
 
 
 def _digests(stored: dict[str, object]) -> dict[str, str]:
@@ -94,7 +105,7 @@ def write(repository: Path, manifest: Manifest) -> None:
     stored = {
         "format": _FORMAT,
         "files": dict(sorted(manifest.files.items())),
-        "inputs": asdict(manifest.inputs) if manifest.inputs else None,
+        "inputs": _stored(manifest.inputs) if manifest.inputs else None,
     }
     if manifest.replaced:
         stored["replaced"] = dict(sorted(manifest.replaced.items()))

@@ -76,7 +76,7 @@ class ModelSource(Frozen):
     model: NonEmpty = Field(description="Name of the model.")
 
 
-_KINDS = {"file": FileSource, "torch": TorchSource, "model": ModelSource}
+_KINDS: dict[str, type[Frozen]] = {"file": FileSource, "torch": TorchSource, "model": ModelSource}
 
 
 def _kind(value: Any) -> str | None:
@@ -171,7 +171,8 @@ def keys_at(location: tuple[int | str, ...]) -> list[str]:
     parts = [part for part in location if isinstance(part, str)]
     if parts[:1] == ["source"]:
         tag = parts[1].strip("[]") if len(parts) > 1 else ""
-        return list((FileSource if "weights" in parts else _KINDS.get(tag, FileSource)).model_fields)
+        kind: type[Frozen] = FileSource if "weights" in parts else _KINDS.get(tag, FileSource)
+        return list(kind.model_fields)
     if "tolerance" in parts:
         return list(Tolerance.model_fields)
     return list((ShapeRange if "profiles" in parts else Export).model_fields)
