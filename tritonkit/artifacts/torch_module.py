@@ -244,9 +244,13 @@ def _outputs(
         raise ExportFailed("the module returns no tensors: neither a tensor, nor a tuple, list or mapping of some")
     stated = [tensor.name for tensor in recipe.outputs]
     names: list[str | int]
-    if not stated or all(name in held for name in stated):
-        names = list(stated or held)
-        shown = [str(name) for name in names]
+    if not stated:
+        names, shown = list(held), list(held)
+        if recipe.filename != "model.onnx":
+            # Triton's PyTorch backend knows outputs by their place, which it reads from their names.
+            shown = [f"{name}__{index}" for index, name in enumerate(held)]
+    elif all(_key(name, held) for name in stated):
+        names, shown = [_key(name, held) for name in stated], stated
     elif len(stated) == len(held):
         names, shown = list(range(len(held))), stated
     else:
@@ -263,6 +267,11 @@ def _outputs(
             raise ExportFailed(f"the output '{label}' is of type {kind}, which Triton does not know")
         tensors.append(Tensor(label, kinds.get(label) or _TYPES[kind], None))
     return names, tuple(tensors)
+
+
+def _key(name: str, held: Mapping[str, Any]) -> str:
+    """The module's own name of an output that the spec names: ``logits`` for ``logits`` and for ``logits__0``."""
+    return next((known for known in (name, name.rpartition("__")[0]) if known in held), "")
 
 
 def to_torch(inputs: Sequence[Tensor], tensors: Mapping[str, Array]) -> list[torch.Tensor]:
