@@ -117,7 +117,8 @@ def test_all_faults_of_the_frame_are_reported_together(tmp_path: Path) -> None:
         "spec.yaml:2: repositry: unknown key; did you mean 'repository'?",
         "spec.yaml:4: models[\"a/b\"]: a model's name has letters, digits, '_', '-' and '.', begins with none of the "
         "last two, and is short, found 'a/b'",
-        'spec.yaml:4: models["a/b"].source: expected a valid string, found 3',
+        'spec.yaml:4: models["a/b"].source: expected a path or URL, {file: ...}, '
+        "{torch: package.module:factory} or {model: ...}, found 3",
         "spec.yaml:5: models[\"..\"]: a model's name has letters, digits, '_', '-' and '.', begins with none of the "
         "last two, and is short, found '..'",
         "spec.yaml:6: models.c.ensemble[0].input: is missing",

@@ -82,24 +82,28 @@ def _runs_on(built: str, gpu: str, level: object) -> bool:
     return built == gpu
 
 
-def check(repository: Path, serving: Serving) -> None:
+def check(repository: Path, serving: Serving | None = None) -> None:
     """Refuse a repository that holds a plan for something else, or one whose file is not the recorded one.
 
     Where a model has plans for several GPUs, each GPU needs one that fits.
 
     Args:
         repository: the model repository.
-        serving: what will serve it.
+        serving: what will serve it; None is this machine.
 
     Raises:
         ExportFailed: every plan that does not fit, and what differs.
     """
     unfit: list[str] = []
-    for version in sorted(path for path in repository.glob("*/*") if path.is_dir() and path.name.isdigit()):
-        records = {file: record for file in sorted(version.glob("*.plan")) if (record := provenance.read(file))}
-        for file, record in records.items():
-            if digests.of_file(file) != record.sha256:
-                unfit.append(f"{file}: is not the plan that its record describes")
+    versions: dict[Path, dict[Path, Provenance]] = {}
+    for file in sorted(repository.glob("*/*/*.plan")):
+        record = provenance.read(file)
+        if record is not None:
+            versions.setdefault(file.parent, {})[file] = record
+    for records in versions.values():
+        serving = serving or here()
+        changed = [file for file, record in records.items() if digests.of_file(file) != record.sha256]
+        unfit.extend(f"{file}: is not the plan that its record describes" for file in changed)
         unfit.extend(_unfit(records, serving))
     if unfit:
         hint = "tritonkit build-repo builds plans for this machine; export.compute_capabilities names other GPUs"

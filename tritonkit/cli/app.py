@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tritonkit import __version__
-from tritonkit.cli import build, export
+from tritonkit.cli import bench, build, doctor, export, infer, init, serve
 from tritonkit.cli.console import ErrorGroup
 
 app = typer.Typer(
@@ -38,8 +38,13 @@ def options(
     """Options before the command; ``debug`` is read where errors are printed."""
 
 
+init.register(app)
 build.register(app)
 export.register(app)
+doctor.register(app)
+infer.register(app)
+bench.register(app)
+serve.register(app)
 
 
 def main() -> None:

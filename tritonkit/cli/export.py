@@ -13,7 +13,7 @@ from tritonkit.cli.console import messages, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from tritonkit.artifacts.making import Made
-    from tritonkit.repository.resolution import Resolution
+    from tritonkit.repository.origins import Origins
 
 
 def register(app: typer.Typer) -> None:
@@ -39,10 +39,11 @@ def export(
     import os
 
     from tritonkit.repository import resolution
+    from tritonkit.repository.origins import plan
     from tritonkit.spec.loading import load
 
     loaded = load([spec, *(overlays or [])], assignments or [], os.environ)
-    origins = resolution.plan(loaded).only(models or [])
+    origins = plan(loaded).only(models or [])
     loaded.faults.raise_if_any()
     if bisect:
         _bisect(origins, as_json=as_json)
@@ -60,7 +61,7 @@ def export(
         messages().print("nothing to make: every source is what Triton loads")
 
 
-def make(origins: Resolution) -> Mapping[str, Made | Path]:
+def make(origins: Origins) -> Mapping[str, Made | Path]:
     """Fetch and make everything, under a progress bar."""
     from tritonkit.repository import resolution
 
@@ -78,7 +79,7 @@ def make(origins: Resolution) -> Mapping[str, Made | Path]:
     return made
 
 
-def _rows(name: str, origins: Resolution, made: Made | Path | None, *, dry_run: bool) -> list[dict[str, Any]]:
+def _rows(name: str, origins: Origins, made: Made | Path | None, *, dry_run: bool) -> list[dict[str, Any]]:
     """One row for each artifact on the way to what the model needs."""
     from tritonkit.repository import resolution
 
@@ -126,5 +127,5 @@ def _bytes(size: int) -> str:
     return f"{value:.1f} GB"
 
 
-def _bisect(origins: Resolution, *, as_json: bool) -> None:
+def _bisect(origins: Origins, *, as_json: bool) -> None:
     raise NotImplementedError

@@ -19,9 +19,9 @@ from tritonkit.tools.commands import cache_directory
 
 if TYPE_CHECKING:
     from tritonkit.artifacts.making import Made
-    from tritonkit.repository.resolution import Resolution
+    from tritonkit.repository.origins import Origins
 
-    Make: TypeAlias = Callable[[Resolution], Mapping[str, Made | Path]]
+    Make: TypeAlias = Callable[[Origins], Mapping[str, Made | Path]]
 
 _TEMPLATE = "config.pbtxt.j2"
 
@@ -48,16 +48,16 @@ def compare(
         ArtifactsMissing: something has yet to be made, and ``make`` was not given.
     """
     # Imported here: an unchanged rebuild needs none of it, and should take no longer than looking.
-    from tritonkit.repository import resolution
+    from tritonkit.repository import origins, resolution
     from tritonkit.repository.layout import plan
     from tritonkit.spec.loading import load
 
     loaded = load(files, assignments, environment)
-    origins = resolution.plan(loaded)
-    if origins.work:
+    planned = origins.plan(loaded)
+    if planned.work:
         # What has to be made may take long: whatever is wrong with the spec is said before.
         loaded.faults.raise_if_any()
-    resolved = resolution.rewrite(origins, (make or resolution.made_before)(origins))
+    resolved = resolution.rewrite(planned, (make or resolution.made_before)(planned))
     layout = plan(resolved.loaded)
     repository = output or loaded.repository
     read, folders = _read_sources(source for source in layout.sources if not _is_cached(source))
@@ -74,7 +74,7 @@ def compare(
         },
         folders={_relative(folder, repository): _of_listing(folder) for folder in folders},
         tools=resolved.tools,
-        compute_capabilities=origins.here,
+        compute_capabilities=planned.here,
     )
     return changes.compare(repository, layout.files, inputs)
 

@@ -1,63 +1,19 @@
-"""What each model's source is, what has to be made from it, and the spec as it stands once that is made."""
+"""From what a spec names to what is there: what it needs, made or fetched, and the spec with that in place."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
 
 from tritonkit.artifacts import fetch, making, recipes
 from tritonkit.artifacts.making import Made
-from tritonkit.artifacts.recipes import Asking, Download, PlanRecipe, Shapes, Tolerances, TorchRecipe
-from tritonkit.artifacts.signature import Tensor
+from tritonkit.artifacts.recipes import Download, PlanRecipe, TorchRecipe
 from tritonkit.errors import ArtifactsMissing, ExportFailed, ToolMissing
-from tritonkit.modelconfig import protobuf
-from tritonkit.modelconfig.configure import configure
-from tritonkit.repository.placement import FILENAMES, backend_of
-from tritonkit.spec.export import Export, FileSource, ModelSource, TorchSource
-from tritonkit.spec.faults import Faults, nearest
+from tritonkit.repository.origins import Origin, Origins
+from tritonkit.repository.placement import FILENAMES
 from tritonkit.spec.loading import LoadedSpec
 from tritonkit.spec.schema import Model
-from tritonkit.tools import digests, nvidia_smi
-
-Origin: TypeAlias = Path | Download | TorchRecipe | PlanRecipe
-"""Where a model's files come from: a path as it is, a file to fetch, or an artifact to make."""
-
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-_BINARY_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-
-
-@dataclass(frozen=True)
-class Resolution:
-    """Where the models of a spec come from.
-
-    Attributes:
-        loaded: the spec as it is written.
-        origins: the origin of every model that has one, by name.
-        backends: the backend of every such model, where it is known.
-        here: the compute capabilities of the GPUs here, where plans are built for them; None where none is.
-    """
-
-    loaded: LoadedSpec
-    origins: Mapping[str, Origin]
-    backends: Mapping[str, str | None]
-    here: tuple[str, ...] | None
-
-    @property
-    def work(self) -> dict[str, Download | TorchRecipe | PlanRecipe]:
-        """What has to be fetched or made, by model, whether it is there already or not."""
-        return {name: origin for name, origin in self.origins.items() if not isinstance(origin, Path)}
-
-    def only(self, names: Sequence[str]) -> Resolution:
-        """The resolution of some models; of all where none is named. An unknown one is a fault of the spec."""
-        for name in names:
-            if name not in self.loaded.spec.models:
-                message = f"there is no model '{name}'{nearest(name, self.loaded.spec.models)}"
-                self.loaded.faults.add(("models",), message)
-        chosen = {name: origin for name, origin in self.origins.items() if not names or name in names}
-        return replace(self, origins=chosen)
 
 
 @dataclass(frozen=True)
@@ -85,24 +41,15 @@ class Resolved:
         return {name: version for value in made for name, version in sorted(value.tools.items())}
 
 
-def plan(loaded: LoadedSpec) -> Resolution:
-    """Find out where every model of a spec comes from. Reads little, makes nothing; faults are added to the spec's."""
-    planner = _Planner(loaded)
-    for name in loaded.spec.models:
-        planner.origin(name)
-    origins = {name: origin for name, origin in planner.origins.items() if origin is not None}
-    return Resolution(loaded, origins, planner.backends, planner.here)
-
-
-def find(resolution: Resolution) -> dict[str, Made | Path | None]:
+def find(origins: Origins) -> dict[str, Made | Path | None]:
     """What is in the cache of all that a spec needs; None for what has yet to be fetched or made. Reads only."""
     found: dict[str, Made | Path | None] = {}
-    for name, origin in resolution.work.items():
+    for name, origin in origins.work.items():
         found[name] = fetch.find(origin) if isinstance(origin, Download) else making.find(origin)
     return found
 
 
-def make(resolution: Resolution, name: str, report: making.Report) -> Made | Path:
+def make(origins: Origins, name: str, report: making.Report) -> Made | Path:
     """Fetch or make what one model needs.
 
     Raises:
@@ -110,32 +57,32 @@ def make(resolution: Resolution, name: str, report: making.Report) -> Made | Pat
         ToolMissing: a package is not installed.
         OSError: the disk refuses.
     """
-    origin = resolution.work[name]
+    origin = origins.work[name]
     try:
         return fetch.fetch(origin, report) if isinstance(origin, Download) else making.make(origin, report)
     except (ExportFailed, ToolMissing) as error:
         raise type(error)(f"{name}: {error.args[0]}", hint=error.hint) from error
 
 
-def forget(resolution: Resolution) -> None:
+def forget(origins: Origins) -> None:
     """Let everything that lies under a URL be fetched anew."""
-    for origin in resolution.work.values():
+    for origin in origins.work.values():
         first = origin.onnx if isinstance(origin, PlanRecipe) else origin
         start = first.weights if isinstance(first, TorchRecipe) else first
         if isinstance(start, Download):
             fetch.forget(start)
 
 
-def made_before(resolution: Resolution) -> Mapping[str, Made | Path]:
+def made_before(origins: Origins) -> Mapping[str, Made | Path]:
     """What a spec needs, where all of it is in the cache.
 
     Raises:
         ArtifactsMissing: something has yet to be fetched or made.
     """
-    found = find(resolution)
-    missing = {name: described(resolution.work[name]) for name, made in found.items() if made is None}
+    found = find(origins)
+    missing = {name: described(origins.work[name]) for name, made in found.items() if made is None}
     if missing:
-        raise ArtifactsMissing(missing, hint=f"tritonkit export {resolution.loaded.files[0]}")
+        raise ArtifactsMissing(missing, hint=f"tritonkit export {origins.loaded.files[0]}")
     return {name: made for name, made in found.items() if made is not None}
 
 
@@ -151,12 +98,12 @@ def described(origin: Download | TorchRecipe | PlanRecipe) -> str:
     return f"{first} -> {names}"
 
 
-def rewrite(resolution: Resolution, made: Mapping[str, Made | Path]) -> Resolved:
+def rewrite(origins: Origins, made: Mapping[str, Made | Path]) -> Resolved:
     """The spec with a path for every source."""
-    loaded = resolution.loaded
+    loaded = origins.loaded
     models = dict(loaded.spec.models)
-    for name, origin in resolution.origins.items():
-        models[name] = _rewritten(models[name], origin, made.get(name), resolution.backends.get(name))
+    for name, origin in origins.origins.items():
+        models[name] = _rewritten(models[name], origin, made.get(name), origins.backends.get(name))
     spec = loaded.spec.model_copy(update={"models": models})
     return Resolved(replace(loaded, spec=spec), made)
 
@@ -181,230 +128,3 @@ def _rewritten(model: Model, origin: Origin, made: Made | Path | None, backend: 
 
 def _with_source(model: Model, path: Path) -> Model:
     return model.model_copy(update={"source": str(path.absolute())})
-
-
-class _Planner:
-    """Origins by model, each found once."""
-
-    def __init__(self, loaded: LoadedSpec) -> None:
-        self.origins: dict[str, Origin | None] = {}
-        self.backends: dict[str, str | None] = {}
-        self.here: tuple[str, ...] | None = None
-        self._models = loaded.spec.models
-        self._directory = loaded.directory
-        self._faults = loaded.faults
-        self._under_way: list[str] = []
-
-    def _fault(self, name: str, key: str, message: str) -> None:
-        self._faults.add(("models", name, *key.split(".")), message)
-
-    def origin(self, name: str) -> Origin | None:
-        if name not in self.origins:
-            self._under_way.append(name)
-            self.origins[name] = self._origin(name, self._models[name])
-            self._under_way.pop()
-        return self.origins[name]
-
-    def _origin(self, name: str, model: Model) -> Origin | None:
-        if model.source is None or model.ensemble:
-            return None
-        if isinstance(model.source, TorchSource):
-            origin = self._from_torch(name, model, model.source)
-        else:
-            origin = self._from_file(name, model, model.source)
-        if origin is not None and not isinstance(origin, TorchRecipe | PlanRecipe) and model.export != Export():
-            self._fault(name, "export", "has no effect: the source is what Triton loads, nothing is made from it")
-        return origin
-
-    def _backend(self, name: str, model: Model, source: Path | None) -> str | None:
-        stated = [str(model.fields.get(key) or "") for key in ("backend", "platform")]
-        self.backends[name] = backend_of(source, *stated)
-        return self.backends[name]
-
-    def _from_torch(self, name: str, model: Model, source: TorchSource) -> Origin | None:
-        known = {"onnxruntime": "model.onnx", "tensorrt": "model.onnx", "pytorch": "model.pt"}
-        chosen = "pytorch" if model.export.format else "onnxruntime"
-        backend = self._backend(name, model, None) or chosen
-        self.backends[name] = backend
-        if backend not in known:
-            message = f"a torch module can be exported for the backends {', '.join(sorted(known))}, not for {backend}"
-            self._fault(name, "source", message)
-            return None
-        if model.export.format and backend != "pytorch":
-            self._fault(name, "export.format", f"is for backend pytorch; {backend} is given ONNX")
-            return None
-        filename: Any = "model.pt2" if model.export.format == "pt2" else known[backend]
-        recipe = self._torch_recipe(name, model, source, filename)
-        return self._plan_recipe(name, model, recipe) if recipe and backend == "tensorrt" else recipe
-
-    def _from_file(self, name: str, model: Model, source: str | FileSource | ModelSource) -> Origin | None:
-        given = self._sibling(name, source) if isinstance(source, ModelSource) else self._file(name, "source", source)
-        if given is None:
-            return None
-        path = _as_file(given)
-        backend = self._backend(name, model, path)
-        if backend == "tensorrt" and path.suffix == ".onnx" and not isinstance(given, PlanRecipe):
-            if model.export.precision:
-                self._fault(name, "export.precision", "is chosen where the ONNX file is made; this one is given")
-            return self._plan_recipe(name, model, given)
-        if isinstance(given, TorchRecipe | PlanRecipe) and not self._loads(backend, path.name):
-            self._fault(name, "source", f"the sibling's artifact is {path.name}, which backend {backend} does not load")
-            return None
-        return given
-
-    @staticmethod
-    def _loads(backend: str | None, filename: str) -> bool:
-        wanted = FILENAMES.get(backend or "")
-        return wanted is None or backend_of(Path(filename), "", "") == backend
-
-    def _sibling(self, name: str, source: ModelSource) -> Origin | None:
-        if source.model not in self._models:
-            self._fault(
-                name, "source.model", f"there is no model '{source.model}'{nearest(source.model, self._models)}"
-            )
-            return None
-        if source.model in self._under_way:
-            self._fault(name, "source.model", f"leads back to itself: {' -> '.join([*self._under_way, source.model])}")
-            return None
-        origin = self.origin(source.model)
-        if origin is None and not self._faults.within(("models", source.model)):
-            self._fault(name, "source.model", f"'{source.model}' has no artifact of its own")
-        return origin
-
-    def _file(self, name: str, key: str, source: str | FileSource) -> Path | Download | None:
-        text = source if isinstance(source, str) else source.file
-        sha256 = None if isinstance(source, str) else source.sha256
-        if fetch.is_url(text):
-            if not fetch.filename(text):
-                self._fault(name, key, f"{text} names no file")
-                return None
-            return Download(text, sha256)
-        path = self._directory / text
-        if sha256 is not None and path.is_file() and digests.of_file(path) != sha256.lower():
-            message = f"{path} has the sha256 {digests.of_file(path)}, not {sha256.lower()}"
-            self._fault(name, f"{key}.sha256", message)
-            return None
-        return path
-
-    def _there(self, name: str, key: str, text: str | None) -> Path | None:
-        if text is None:
-            return None
-        path = self._directory / text
-        if not path.is_file():
-            self._fault(name, key, f"there is no file {path}")
-        return path
-
-    def _torch_recipe(self, name: str, model: Model, source: TorchSource, filename: Any) -> TorchRecipe | None:
-        config = self._configured(name, model)
-        inputs = _stated(config.input, config.max_batch_size)
-        example = self._there(name, "source.example", source.example)
-        if not inputs and example is None and not self._faults.within(("models", name, "input")):
-            self._fault(name, "source", "a torch module does not tell its inputs: state 'input', or give an example")
-            return None
-        for tensor in inputs:
-            if tensor.data_type == "TYPE_INVALID" or tensor.shape is None:
-                self._fault(name, "input", f"'{tensor.name}' needs a data type and dims, as in \"FP32[3,224,224]\"")
-                return None
-        weights = self._file(name, "source.weights", source.weights) if source.weights is not None else None
-        if isinstance(weights, Path) and not weights.is_file():
-            self._fault(name, "source.weights", f"there is no file {weights}")
-        export = model.export
-        return TorchRecipe(
-            directory=self._directory.resolve(),
-            factory=source.torch,
-            arguments=source.arguments,
-            weights=weights,
-            example=example,
-            inputs=inputs,
-            outputs=tuple(
-                replace(tensor, data_type="" if tensor.data_type == "TYPE_INVALID" else tensor.data_type, shape=None)
-                for tensor in _stated(config.output, 0)
-            ),
-            filename=filename,
-            precision=export.precision,
-            opset=export.opset,
-            external_data=export.external_data,
-            asking=self._asking(name, model, config),
-            tolerances=Tolerances(**export.tolerance.model_dump()),
-        )
-
-    def _plan_recipe(self, name: str, model: Model, onnx: Path | Download | TorchRecipe) -> PlanRecipe | None:
-        export = model.export
-        capabilities = export.compute_capabilities
-        if not capabilities:
-            self.here = capabilities = nvidia_smi.compute_capabilities()
-        if not capabilities:
-            message = "there is no GPU here to build a plan for; name some, as in compute_capabilities: [8.9]"
-            self._fault(name, "export", message)
-            return None
-        if isinstance(onnx, Path) and not onnx.is_file():
-            self._fault(name, "source", f"there is no file {onnx}")
-            return None
-        config = self._configured(name, model)
-        asking = self._asking(name, model, config)
-        covered = [max(shapes.max[0] for shapes in profile.values()) for profile in asking.profiles if profile]
-        if covered and config.max_batch_size > max(covered):
-            message = f"the profiles cover batches up to {max(covered)}, max_batch_size is {config.max_batch_size}"
-            self._fault(name, "export.profiles", message)
-            return None
-        return PlanRecipe(
-            directory=self._directory.resolve(),
-            onnx=onnx,
-            compute_capabilities=tuple(dict.fromkeys(capabilities)),
-            preferred_batch_sizes=tuple(config.dynamic_batching.preferred_batch_size),
-            profiles=asking.profiles,
-            builder_optimization_level=export.builder_optimization_level,
-            workspace=_bytes(export.workspace),
-            version_compatible=export.version_compatible,
-            hardware_compatibility_level=export.hardware_compatibility_level,
-            precision=onnx.precision if isinstance(onnx, TorchRecipe) else None,
-            asking=asking,
-            tolerances=Tolerances(**export.tolerance.model_dump()),
-        )
-
-    def _configured(self, name: str, model: Model) -> Any:
-        """The model's configuration as far as the spec states it; its faults are found again when it is laid out."""
-        return configure(name, model, backend=None, signature=None, faults=Faults("", {}))
-
-    def _asking(self, name: str, model: Model, config: Any) -> Asking:
-        export = model.export
-        return Asking(
-            max_batch_size=config.max_batch_size,
-            seed=export.seed,
-            ranges=export.ranges,
-            file=self._there(name, "export.inputs", export.inputs),
-            # Files and patterns of samples are for clients: what is in them is no tensor yet.
-            samples={key: value for key, value in model.samples.items() if isinstance(value, list | int | float)},
-            profiles=tuple(
-                {key: Shapes(shapes.min, shapes.opt, shapes.max) for key, shapes in profile.items()}
-                for profile in export.profiles
-            ),
-        )
-
-
-def _as_file(origin: Origin) -> Path:
-    """The path, or the name that the file will have."""
-    if isinstance(origin, Path):
-        return origin
-    if isinstance(origin, Download):
-        return Path(fetch.filename(origin.url))
-    return Path(origin.filename if isinstance(origin, TorchRecipe) else "model.plan")
-
-
-def _stated(tensors: Any, max_batch_size: int) -> tuple[Tensor, ...]:
-    found = []
-    for tensor in tensors:
-        dims = tuple(tensor.reshape.shape) if tensor.HasField("reshape") else tuple(tensor.dims)
-        known = bool(dims) or tensor.HasField("reshape")
-        shape = ((-1, *dims) if max_batch_size else dims) if known else None
-        found.append(Tensor(tensor.name, protobuf.data_type_name(tensor.data_type), shape))
-    return tuple(found)
-
-
-def _bytes(text: str | None) -> int | None:
-    if text is None:
-        return None
-    match = re.fullmatch(r"([\d.]+)\s*([KMGT]?)(i?)B?", text)
-    assert match is not None  # noqa: S101 - the schema checked it
-    number, unit, binary = match.groups()
-    return int(float(number) * (_BINARY_UNITS[unit] if binary else _UNITS[unit]))
