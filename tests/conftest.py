@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from measured import analyzer, repository
@@ -32,3 +33,11 @@ def measured_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deploy
 def perf_analyzer() -> PerfAnalyzer:
     """The real perf_analyzer."""
     return analyzer()
+
+
+@pytest.fixture
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of tritonkit's own."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("TRITONKIT_CACHE", str(folder))
+    return folder

@@ -13,9 +13,12 @@ from typing import Any
 
 from typer.testing import CliRunner, Result
 
+from tritonkit.artifacts.recipes import Asking, Tolerances, TorchRecipe
+from tritonkit.artifacts.signature import Tensor
 from tritonkit.cli.app import app
 
 MODULES = Path(__file__).with_name("torch_modules.py")
+IMAGE = (Tensor("image", "TYPE_FP32", (-1, 3, 16, 16)),)
 
 
 @dataclass(frozen=True)
@@ -79,3 +82,23 @@ def torch_spec(factory: str = "cnn", **keys: str) -> str:
     """A spec with one model ``net`` of torch."""
     defaults = {"max_batch_size": "8", "input": '{image: "FP32[3,16,16]"}'}
     return spec(f'{{torch: "torch_modules:{factory}"}}', **{**defaults, **keys})
+
+
+def recipe(factory: str = "cnn", **changes: Any) -> TorchRecipe:
+    """The conversion of a module of ``torch_modules``, the CNN to ONNX where nothing else is said."""
+    values: dict[str, Any] = {
+        "directory": MODULES.parent,
+        "factory": f"torch_modules:{factory}",
+        "arguments": {},
+        "weights": None,
+        "example": None,
+        "inputs": IMAGE,
+        "outputs": (),
+        "filename": "model.onnx",
+        "precision": None,
+        "opset": None,
+        "external_data": False,
+        "asking": Asking(8),
+        "tolerances": Tolerances(),
+    }
+    return TorchRecipe(**{**values, **changes})

@@ -84,7 +84,7 @@ def leaves() -> nn.Module:
 
 class Fixed(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return image.reshape(7, -1)
+        return torch.stack([row.sum() for row in image])
 
 
 def fixed() -> nn.Module:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tritonkit.artifacts import cache, fetch, process, recipes
 from tritonkit.artifacts.cache import Entry
@@ -101,8 +102,7 @@ def make(recipe: Recipe, report: Report) -> Made:
         before = make(given, report)
         starting["onnx"] = before.entry.artifacts[0]
     elif given is not None:
-        file = fetch.fetch(given, report) if isinstance(given, Download) else given
-        starting["weights" if isinstance(recipe, TorchRecipe) else "onnx"] = file
+        starting["weights" if isinstance(recipe, TorchRecipe) else "onnx"] = _file(given, report)
     key = recipes.key(recipe, starting)
     known = cache.find(key, recipe.directory)
     if known is not None:
@@ -114,3 +114,21 @@ def make(recipe: Recipe, report: Report) -> Made:
         process.make(recipe, starting, folder, report)
         entry = cache.publish(folder, key)
     return Made(entry, time.monotonic() - begun, before)
+
+
+def bisect(recipe: TorchRecipe, report: Report) -> dict[str, Any] | None:
+    """The first node of a module's ONNX file that departs from the module; None where none does. Publishes nothing.
+
+    Raises:
+        ExportFailed: the module cannot be converted.
+        ToolMissing: a package is not installed.
+    """
+    starting = {} if recipe.weights is None else {"weights": _file(recipe.weights, report)}
+    with cache.staging() as staging:
+        folder = staging / "made"
+        folder.mkdir()
+        return process.bisect(recipe, starting, folder, report)
+
+
+def _file(given: Given, report: Report) -> Path:
+    return fetch.fetch(given, report) if isinstance(given, Download) else given

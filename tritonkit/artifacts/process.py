@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from tritonkit import errors
-from tritonkit.artifacts.recipes import Recipe
+from tritonkit.artifacts.recipes import Recipe, TorchRecipe
 from tritonkit.artifacts.worker import Job
 from tritonkit.errors import ExportFailed, TritonkitError
 
 _LOG_LINES = 15
 
 
-def make(recipe: Recipe, starting: Mapping[str, Path], folder: Path, report: Callable[[str, float], None]) -> None:
+Report = Callable[[str, float], None]
+
+
+def make(recipe: Recipe, starting: Mapping[str, Path], folder: Path, report: Report) -> None:
     """Make the artifacts of a recipe in a folder. The worker never outlives this call, nor this process.
 
     Args:
@@ -31,10 +34,26 @@ def make(recipe: Recipe, starting: Mapping[str, Path], folder: Path, report: Cal
         ExportFailed: it could not be made; with the worker's last words where it crashed.
         ToolMissing: a package is not installed.
     """
+    _ask(recipe, starting, folder, report, bisect=False)
+
+
+def bisect(recipe: TorchRecipe, starting: Mapping[str, Path], folder: Path, report: Report) -> dict[str, Any] | None:
+    """The first node of a module's ONNX file that departs from it, as ``bisect.Departure`` has it; None for none.
+
+    Raises:
+        ExportFailed: the module cannot be converted.
+        ToolMissing: a package is not installed.
+    """
+    found: dict[str, Any] | None = _ask(recipe, starting, folder, report, bisect=True)["departure"]
+    return found
+
+
+def _ask(recipe: Recipe, starting: Mapping[str, Path], folder: Path, report: Report, *, bisect: bool) -> dict[str, Any]:
+    """Run a worker to its end; the last thing it told that was no stage."""
     from pydantic import TypeAdapter
 
     reading, writing = os.pipe()
-    job = TypeAdapter(Job).dump_json(Job(recipe, starting, folder, os.getpid(), writing))
+    job = TypeAdapter(Job).dump_json(Job(recipe, starting, folder, os.getpid(), writing, bisect))
     log = folder.with_name("log")
     outcome: dict[str, Any] = {}
     with log.open("wb") as written:
@@ -65,7 +84,7 @@ def make(recipe: Recipe, starting: Mapping[str, Path], folder: Path, report: Cal
     finally:
         worker.kill()
         worker.wait()
-    if outcome:
+    if "error" in outcome:
         kind = getattr(errors, outcome["kind"], ExportFailed)
         if not (isinstance(kind, type) and issubclass(kind, TritonkitError)):
             kind = ExportFailed
@@ -74,3 +93,4 @@ def make(recipe: Recipe, starting: Mapping[str, Path], folder: Path, report: Cal
         tail = "\n".join(log.read_text(errors="replace").strip().splitlines()[-_LOG_LINES:])
         how = f"killed by signal {-worker.returncode}" if worker.returncode < 0 else f"exit code {worker.returncode}"
         raise ExportFailed(f"the export ended unexpectedly ({how}):\n{tail}".rstrip(":\n"))
+    return outcome

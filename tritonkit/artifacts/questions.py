@@ -169,9 +169,10 @@ def read_npz(path: Path) -> dict[str, Array]:
         ExportFailed: it is no such file.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            if not hasattr(stored, "files"):
-                raise ExportFailed(f"{path} holds a single array; expected a .npz file with one for each input")
+        stored = np.load(path, allow_pickle=False)
+        if isinstance(stored, np.ndarray):
+            raise ExportFailed(f"{path} holds a single array; expected a .npz file with one for each input")
+        with stored:
             return {name: stored[name] for name in stored.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ExportFailed(f"{path} cannot be read as a .npz file: {error}") from None

@@ -7,9 +7,9 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,6 +19,9 @@ from tritonkit.artifacts.recipes import TorchRecipe
 from tritonkit.artifacts.signature import Tensor
 from tritonkit.artifacts.torch_module import Named, Subject
 from tritonkit.errors import ExportFailed
+
+if TYPE_CHECKING:
+    from tritonkit.artifacts.bisect import Departure
 
 # Protobuf ends at 2 GiB; the graph itself needs a little of it.
 _LARGEST_WITHIN = 2**31 - 2**26
@@ -51,6 +54,33 @@ def export(recipe: TorchRecipe, weights: Path | None, folder: Path, report: Call
         ExportFailed: the module cannot be made or converted, or the artifact computes something else.
         OSError: the disk refuses.
     """
+    subject, file, answering, against = _converted(recipe, weights, folder, report)
+    report("proving", 0.8)
+    limits = tolerances(subject.precision, recipe.tolerances)
+    parity = compare(subject.answer, answering, subject.asked, limits, against)
+    parity.check()
+    inputs, outputs = subject.inputs, _shaped(recipe, subject, answering)
+    return Exported(file, inputs, outputs, subject.precision, parity)
+
+
+def departure(
+    recipe: TorchRecipe, weights: Path | None, folder: Path, report: Callable[[str, float], None]
+) -> Departure | None:
+    """Convert a module to ONNX without proof, and find the first node that computes something else; None for none.
+
+    Raises:
+        ExportFailed: the module cannot be made or converted.
+    """
+    from tritonkit.artifacts.bisect import first_departure
+
+    subject, file, _, _ = _converted(replace(recipe, filename="model.onnx"), weights, folder, report)
+    report("comparing nodes", 0.8)
+    return first_departure(subject, file, tolerances(subject.precision, recipe.tolerances))
+
+
+def _converted(
+    recipe: TorchRecipe, weights: Path | None, folder: Path, report: Callable[[str, float], None]
+) -> tuple[Subject, Path, Answering, str]:
     report("loading", 0.0)
     module = torch_module.load(recipe, weights)
     subject = torch_module.subject(recipe, module)
@@ -59,12 +89,7 @@ def export(recipe: TorchRecipe, weights: Path | None, folder: Path, report: Call
     writer = {"model.onnx": _to_onnx, "model.pt": _to_torchscript, "model.pt2": _to_archive}[recipe.filename]
     with _quiet():
         answering, against = writer(recipe, subject, file)
-    report("proving", 0.8)
-    limits = tolerances(subject.precision, recipe.tolerances)
-    parity = compare(subject.answer, answering, subject.asked, limits, against)
-    parity.check()
-    inputs, outputs = subject.inputs, _shaped(recipe, subject, answering)
-    return Exported(file, inputs, outputs, subject.precision, parity)
+    return subject, file, answering, against
 
 
 @contextmanager

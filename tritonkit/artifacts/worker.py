@@ -15,17 +15,20 @@ import site
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from tritonkit.artifacts import provenance, recipes
+from tritonkit.artifacts.onnx_file import read_signature
 from tritonkit.artifacts.provenance import Provenance
 from tritonkit.artifacts.recipes import PlanRecipe, Recipe, TorchRecipe
-from tritonkit.errors import ToolMissing, TritonkitError
+from tritonkit.artifacts.signature import UnreadableArtifact
+from tritonkit.errors import ExportFailed, ToolMissing, TritonkitError
 from tritonkit.tools import digests, packages
 from tritonkit.tools.commands import cache_directory
 
@@ -42,6 +45,7 @@ class Job:
         folder: an empty folder for the artifacts and their records.
         parent: the process that asked.
         events: file descriptor for what is to be told: one JSON object in a line.
+        bisect: to make nothing, and to tell instead where the artifact would depart from its source.
     """
 
     recipe: TorchRecipe | PlanRecipe
@@ -49,6 +53,7 @@ class Job:
     folder: Path
     parent: int
     events: int
+    bisect: bool = False
 
 
 def main() -> None:
@@ -67,7 +72,7 @@ def main() -> None:
             events.write(json.dumps(event) + "\n")
 
         try:
-            make(job.recipe, job.starting, job.folder, lambda stage, done: tell(stage=stage, done=done))
+            _do(job, tell)
         except TritonkitError as error:
             tell(error=str(error.args[0]), hint=error.hint, kind=type(error).__name__)
             sys.exit(error.exit_code)
@@ -76,6 +81,18 @@ def main() -> None:
             where = f"{error.filename}: " if error.filename else ""
             tell(error=f"{where}{error.strerror or error}", hint=None, kind="ExportFailed")
             sys.exit(1)
+
+
+def _do(job: Job, tell: Callable[..., None]) -> None:
+    def report(stage: str, done: float) -> None:
+        tell(stage=stage, done=done)
+
+    if not job.bisect:
+        make(job.recipe, job.starting, job.folder, report)
+    elif isinstance(job.recipe, TorchRecipe):
+        torch_export = _torch_export()
+        found = torch_export.departure(job.recipe, job.starting.get("weights"), job.folder, report)
+        tell(departure=asdict(found) if found else None)
 
 
 def make(recipe: Recipe, starting: Mapping[str, Path], folder: Path, report: Any) -> None:
@@ -122,6 +139,15 @@ def _from_torch(recipe: TorchRecipe, starting: Mapping[str, Path], folder: Path,
     )
 
 
+def _torch_export() -> ModuleType:
+    try:
+        from tritonkit.artifacts import torch_export
+    except ModuleNotFoundError as error:
+        hint = "pip install 'tritonkit[export]'"
+        raise ToolMissing(f"{error.name} is not installed; it takes part in exporting", hint=hint) from None
+    return torch_export
+
+
 def _onnx_tools(recipe: TorchRecipe) -> list[str]:
     return ["onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu"] if recipe.filename == "model.onnx" else []
 
@@ -130,6 +156,10 @@ def _to_plans(recipe: PlanRecipe, starting: Mapping[str, Path], folder: Path, re
     from tritonkit.artifacts import tensorrt_build, tensorrt_module, tensorrt_proof
 
     onnx = starting["onnx"]
+    try:
+        read_signature(onnx)
+    except UnreadableArtifact as error:
+        raise ExportFailed(f"{onnx} {error}") from None
     source = provenance.read(onnx)
     named = (
         [] if isinstance(recipe.onnx, TorchRecipe) else [*recipes.files_of(recipe), *tensorrt_proof.data_files(onnx)]

@@ -128,4 +128,25 @@ def _bytes(size: int) -> str:
 
 
 def _bisect(origins: Origins, *, as_json: bool) -> None:
-    raise NotImplementedError
+    """Say for every model that is exported to ONNX where the file departs from the module."""
+    from tritonkit.artifacts import making
+    from tritonkit.repository.origins import torch_recipe
+
+    recipes = {name: recipe for name, origin in origins.work.items() if (recipe := torch_recipe(origin))}
+    found = {}
+    with progress() as bars:
+        task = bars.add_task("comparing", total=len(recipes))
+        for name, recipe in recipes.items():
+            found[name] = making.bisect(recipe, lambda stage, _: bars.update(task, description=stage))
+            bars.advance(task)
+    if as_json:
+        print_json(found)
+        return
+    columns = ("model", "first node to depart", "operator", "in", "question", "relative error")
+    rows = [
+        [name, at["node"], at["operator"], at["scope"], at["question"], f"{at['relative']:.1e}"]
+        if at
+        else [name, "none", "", "", "", ""]
+        for name, at in found.items()
+    ]
+    print_table(columns, rows, right=("relative error",))

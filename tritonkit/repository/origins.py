@@ -67,6 +67,12 @@ def plan(loaded: LoadedSpec) -> Origins:
     return Origins(loaded, origins, planner.backends, planner.here)
 
 
+def torch_recipe(origin: Origin) -> TorchRecipe | None:
+    """The conversion of a torch module that an origin is or begins with, if there is one."""
+    first = origin.onnx if isinstance(origin, PlanRecipe) else origin
+    return first if isinstance(first, TorchRecipe) else None
+
+
 class _Planner:
     """Origins by model, each found once."""
 
