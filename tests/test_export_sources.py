@@ -83,7 +83,7 @@ def remote() -> Iterator[Remote]:
                 return
             self.wfile.write(part)
 
-        def log_message(self, format: str, *args: Any) -> None:
+        def log_message(self, *args: Any) -> None:
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -237,22 +237,40 @@ BAD = {
         "(torch_modules.py:",
     ),
     "a factory that is not there": (torch_spec("none"), 4, "has no attribute 'none'"),
-    "a module that is not there": (spec('{torch: "nowhere:cnn"}', input='{x: "FP32[1]"}'), 4, "No module named 'nowhere'"),
+    "a module that is not there": (
+        spec('{torch: "nowhere:cnn"}', input='{x: "FP32[1]"}'), 4, "No module named 'nowhere'",
+    ),
     "no module": (torch_spec("no_module"), 4, "returned a dict, not a torch.nn.Module"),
     "a process that ends": (torch_spec("leaves"), 4, "ended unexpectedly (exit code 7)"),
-    "a shape that it cannot take": (torch_spec(input='{image: "FP32[5,16,16]"}'), 4, "the module raised RuntimeError for batch 1"),
+    "a shape that it cannot take": (
+        torch_spec(input='{image: "FP32[5,16,16]"}'), 4, "the module raised RuntimeError for batch 1",
+    ),
     "a batch that is baked in": (torch_spec("fixed"), 4, "torch.export refuses the module"),
     "no finite answer": (torch_spec("not_a_number"), 4, "no finite value"),
-    "another number of outputs": (torch_spec(output='{a: "FP32[10]", b: "FP32[10]"}'), 4, "returns 1 outputs (output), the spec states a, b"),
-    "other dims than stated": (torch_spec(output='{output: "FP32[11]"}'), 2, "stated with dims [11], but the artifact's output 'output' has [10]"),
+    "another number of outputs": (
+        torch_spec(output='{a: "FP32[10]", b: "FP32[10]"}'), 4, "returns 1 outputs (output), the spec states a, b",
+    ),
+    "other dims than stated": (
+        torch_spec(output='{output: "FP32[11]"}'), 2,
+        "stated with dims [11], but the artifact's output 'output' has [10]",
+    ),
     "no inputs": (spec('{torch: "torch_modules:cnn"}'), 2, "does not tell its inputs"),
-    "an input without dims": (torch_spec(input="{image: {data_type: TYPE_FP32}}"), 2, "'image' needs a data type and dims"),
-    "an unknown backend": (torch_spec(backend="openvino"), 2, "for the backends onnxruntime, pytorch, tensorrt, not for openvino"),
+    "an input without dims": (
+        torch_spec(input="{image: {data_type: TYPE_FP32}}"), 2, "'image' needs a data type and dims",
+    ),
+    "an unknown backend": (
+        torch_spec(backend="openvino"), 2, "for the backends onnxruntime, pytorch, tensorrt, not for openvino",
+    ),
     "no such sibling": (spec("{model: nett}"), 2, "there is no model 'nett'"),
     "itself": (spec("{model: net}"), 2, "leads back to itself"),
     "an export of nothing": (spec("net.onnx", export="{precision: FP16}"), 2, "nothing is made from it"),
-    "no weights": (spec('{torch: "torch_modules:cnn", weights: none.pt}', input='{x: "FP32[1]"}'), 2, "there is no file"),
-    "not ONNX": (spec("broken.onnx", backend="tensorrt", export="{compute_capabilities: [8.9]}"), 4, "broken.onnx is not an ONNX model"),
+    "no weights": (
+        spec('{torch: "torch_modules:cnn", weights: none.pt}', input='{x: "FP32[1]"}'), 2, "there is no file",
+    ),
+    "not ONNX": (
+        spec("broken.onnx", backend="tensorrt", export="{compute_capabilities: [8.9]}"), 4,
+        "broken.onnx is not an ONNX model",
+    ),
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, SupportsInt
 
 from tritonkit.artifacts import tensorrt_module
 from tritonkit.artifacts.recipes import PlanRecipe, Shapes
@@ -16,7 +16,7 @@ from tritonkit.tools import nvidia_smi
 from tritonkit.tools.commands import cache_directory
 
 if TYPE_CHECKING:
-    import tensorrt_rtx_bindings.tensorrt_rtx as trt
+    import tensorrt_rtx_bindings as trt
 else:
     trt = tensorrt_module.load()
 
@@ -75,14 +75,14 @@ class _Monitor(trt.IProgressMonitor):
         self._report = report
         self._steps: dict[str, int] = {}
 
-    def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+    def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: SupportsInt) -> None:
         if parent_phase is None:
-            self._steps[phase_name] = num_steps
+            self._steps[phase_name] = int(num_steps)
             self._report(f"building: {phase_name}", 0.0)
 
-    def step_complete(self, phase_name: str, step: int) -> bool:
+    def step_complete(self, phase_name: str, step: SupportsInt) -> bool:
         if phase_name in self._steps:
-            self._report(f"building: {phase_name}", (step + 1) / max(self._steps[phase_name], 1))
+            self._report(f"building: {phase_name}", (int(step) + 1) / max(self._steps[phase_name], 1))
         return True
 
     def phase_finish(self, phase_name: str) -> None:
@@ -123,7 +123,7 @@ def build(recipe: PlanRecipe, onnx: Path, capability: str, file: Path, report: C
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise ExportFailed(f"TensorRT {trt.__version__} cannot build a plan for {capability}: {_complaints()}")
-    file.write_bytes(plan)
+    file.write_bytes(_content(plan))
     _keep_timing_cache(config, timing)
     return Built(file, inputs, outputs, accepted)
 
@@ -156,7 +156,16 @@ def _tensor(value: trt.ITensor) -> Tensor:
     kind = _TYPES.get(value.dtype.name)
     if kind is None:
         raise ExportFailed(f"'{value.name}' is of TensorRT's type {value.dtype.name}, which Triton does not know")
-    return Tensor(value.name, kind, tuple(value.shape))
+    return Tensor(value.name, kind, _sizes(value.shape))
+
+
+def _sizes(dims: trt.Dims) -> tuple[int, ...]:
+    return tuple(int(dims[axis]) for axis in range(len(dims)))
+
+
+def _content(memory: Any) -> memoryview:
+    # TensorRT's own memory, not copied: plans have gigabytes.
+    return memoryview(memory)
 
 
 def derived_profiles(inputs: Sequence[Tensor], recipe: PlanRecipe) -> tuple[Profile, ...]:
@@ -195,13 +204,13 @@ def _add_profile(
         raise ExportFailed(f"export.profiles: '{name}' {fault}; those that vary: {', '.join(varying) or 'none'}")
     for name, shapes in profile.items():
         try:
-            made.set_shape(name, shapes.min, shapes.opt, shapes.max)
+            made.set_shape(name, *(trt.Dims(shape) for shape in (shapes.min, shapes.opt, shapes.max)))
         except (ValueError, TypeError) as error:
             raise ExportFailed(f"export.profiles: TensorRT refuses the shapes of '{name}': {error}") from None
     if config.add_optimization_profile(made) < 0:
         words = ", ".join(f"{name} ({tensor})" for name, tensor in varying.items())
         raise ExportFailed(f"export.profiles: TensorRT refuses a profile of {words}: {_complaints()}")
-    return {name: Shapes(*(tuple(shape) for shape in made.get_shape(name))) for name in profile}
+    return {name: Shapes(*(_sizes(shape) for shape in made.get_shape(name))) for name in profile}
 
 
 def _set_options(config: trt.IBuilderConfig, recipe: PlanRecipe) -> None:
@@ -257,5 +266,5 @@ def _keep_timing_cache(config: trt.IBuilderConfig, file: Path) -> None:
         return
     partial = file.with_suffix(f".{os.getpid()}")
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_bytes(measured)
+    partial.write_bytes(_content(measured))
     partial.replace(file)

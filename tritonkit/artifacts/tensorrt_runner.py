@@ -15,7 +15,7 @@ from tritonkit.artifacts.signature import Tensor
 from tritonkit.errors import ExportFailed
 
 if TYPE_CHECKING:
-    import tensorrt_rtx_bindings.tensorrt_rtx as trt
+    import tensorrt_rtx_bindings as trt
 else:
     trt = tensorrt_module.load()
 
@@ -49,11 +49,12 @@ def answering(file: Path, inputs: tuple[Tensor, ...]) -> tuple[Answering, str]:
         values: dict[str, Any] = {}
         for tensor, value in zip(inputs, torch_module.to_torch(inputs, tensors), strict=True):
             values[tensor.name] = value.cuda().contiguous()
-            if not context.set_input_shape(tensor.name, tuple(value.shape)):
+            if not context.set_input_shape(tensor.name, trt.Dims(value.shape)):
                 raise ExportFailed(f"the plan refuses the shape {list(value.shape)} of '{tensor.name}'")
         for name in outputs:
+            dims = context.get_tensor_shape(name)
             kind = _KINDS[engine.get_tensor_dtype(name).name]
-            values[name] = torch.empty(tuple(context.get_tensor_shape(name)), dtype=kind, device="cuda")
+            values[name] = torch.empty([int(dims[axis]) for axis in range(len(dims))], dtype=kind, device="cuda")
         for name, value in values.items():
             context.set_tensor_address(name, value.data_ptr())
         stream = torch.cuda.Stream()
