@@ -153,9 +153,15 @@ def _numbers(tensor: Tensor, value: Any) -> Array:
         array = np.array(value)
     except ValueError:
         raise Misfit("the lists are of different lengths, which makes no tensor") from None
+    if array.dtype.kind == "f":
+        # One number above the largest INT64 among smaller ones, and numpy takes all of them for floats.
+        whole = np.array(value, dtype=np.object_)
+        if _whole_numbers(whole):
+            array = whole
     floating = tensor.datatype.startswith(("FP", "BF"))
-    kinds = "iuf" if floating else "b" if tensor.datatype == "BOOL" else "iu"
-    if array.size and array.dtype.kind not in kinds:
+    kinds = "iufO" if floating else "b" if tensor.datatype == "BOOL" else "iuO"
+    strange = array.dtype.kind == "O" and not _whole_numbers(array)
+    if array.size and (strange or array.dtype.kind not in kinds):
         raise Misfit(f"{_short(json.dumps(value))} does not hold what the model takes: {tensor}")
     dtype = np.dtype(DTYPES[tensor.datatype])
     if dtype.kind in "iu" and array.size:
@@ -167,6 +173,10 @@ def _numbers(tensor: Tensor, value: Any) -> Array:
     if floating and np.isinf(typed).sum() != np.isinf(array.astype(np.float64)).sum():
         raise Misfit(f"{_short(json.dumps(value))} is more than {tensor} holds")
     return typed
+
+
+def _whole_numbers(array: Array) -> bool:
+    return all(isinstance(element, int) and not isinstance(element, bool) for element in array.flat)
 
 
 def _short(text: str) -> str:
