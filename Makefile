@@ -22,6 +22,9 @@ VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 DEMO := .demo
 CONCURRENCY ?= 1,4
+# What the tests export with. The registry's own build carries CUDA: for the smaller one of the CPU, give a requirement
+# or options that name it, as in TORCH='torch==2.13.0 --index-url ...'.
+TORCH ?= torch==2.13.0
 
 .PHONY: help demo test check model_repository benchmarks clean
 
@@ -36,6 +39,7 @@ $(VENV)/bin/python:
 $(VENV)/.demo: extras = server,cpu
 $(VENV)/.dev: extras = dev
 $(VENV)/.demo $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	$(if $(findstring dev,$(extras)),$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH))
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(extras)]'
 	$(BIN)/tritonkit doctor --install
 	@touch $@

@@ -183,12 +183,9 @@ def derived_profiles(inputs: Sequence[Tensor], recipe: PlanRecipe) -> tuple[Prof
         if -1 not in shape:
             continue
         if -1 in shape[1:] or not largest:
-            hint = (
-                f"state export.profiles: [{{{tensor.name}: {{min: [...], opt: [...], max: [...]}}}}], the batch first"
-            )
-            raise ExportFailed(
-                f"dimensions of the input '{tensor.name}' ({tensor}) vary within no known limits", hint=hint
-            )
+            form = f"export.profiles: [{{{tensor.name}: {{min: [...], opt: [...], max: [...]}}}}], the batch first"
+            hint = f"state {form}" if -1 in shape[1:] else f"state max_batch_size, or {form}"
+            raise ExportFailed(f"dimensions of the input '{tensor.name}' ({tensor}) vary within no limits", hint=hint)
         profile[tensor.name] = Shapes((1, *shape[1:]), (best, *shape[1:]), (largest, *shape[1:]))
     return (profile,) if profile else ()
 

@@ -41,6 +41,23 @@ class Exported:
     parity: Parity
 
 
+@dataclass(frozen=True)
+class Conversion:
+    """An artifact before its proof.
+
+    Attributes:
+        subject: the module that it was made from.
+        file: where it lies.
+        answering: what it answers.
+        against: by what it is run.
+    """
+
+    subject: Subject
+    file: Path
+    answering: Answering
+    against: str
+
+
 def export(recipe: TorchRecipe, weights: Path | None, folder: Path, report: Callable[[str, float], None]) -> Exported:
     """Convert a module, write it into a folder, and prove it.
 
@@ -54,13 +71,22 @@ def export(recipe: TorchRecipe, weights: Path | None, folder: Path, report: Call
         ExportFailed: the module cannot be made or converted, or the artifact computes something else.
         OSError: the disk refuses.
     """
-    subject, file, answering, against = _converted(recipe, weights, folder, report)
+    made = convert(recipe, weights, folder, report)
     report("proving", 0.8)
-    limits = tolerances(subject.precision, recipe.tolerances)
-    parity = compare(subject.answer, answering, subject.asked, limits, against)
+    parity = prove(recipe, made)
     parity.check()
-    inputs, outputs = subject.inputs, _shaped(recipe, subject, answering)
-    return Exported(file, inputs, outputs, subject.precision, parity)
+    outputs = _shaped(recipe, made.subject, made.answering)
+    return Exported(made.file, made.subject.inputs, outputs, made.subject.precision, parity)
+
+
+def prove(recipe: TorchRecipe, made: Conversion) -> Parity:
+    """How what was made compares with its source, whatever comes of it.
+
+    Raises:
+        ExportFailed: the source itself gives no usable answer.
+    """
+    limits = tolerances(made.subject.precision, recipe.tolerances)
+    return compare(made.subject.answer, made.answering, made.subject.asked, limits, made.against)
 
 
 def departure(
@@ -73,14 +99,20 @@ def departure(
     """
     from tritonkit.artifacts.bisect import first_departure
 
-    subject, file, _, _ = _converted(replace(recipe, filename="model.onnx"), weights, folder, report)
+    made = convert(replace(recipe, filename="model.onnx"), weights, folder, report)
     report("comparing nodes", 0.8)
-    return first_departure(subject, file, tolerances(subject.precision, recipe.tolerances))
+    return first_departure(made.subject, made.file, tolerances(made.subject.precision, recipe.tolerances))
 
 
-def _converted(
+def convert(
     recipe: TorchRecipe, weights: Path | None, folder: Path, report: Callable[[str, float], None]
-) -> tuple[Subject, Path, Answering, str]:
+) -> Conversion:
+    """Convert a module and write it into a folder, without proof.
+
+    Raises:
+        ExportFailed: the module cannot be made or converted.
+        OSError: the disk refuses.
+    """
     report("loading", 0.0)
     module = torch_module.load(recipe, weights)
     subject = torch_module.subject(recipe, module)
@@ -89,7 +121,7 @@ def _converted(
     writer = {"model.onnx": _to_onnx, "model.pt": _to_torchscript, "model.pt2": _to_archive}[recipe.filename]
     with _quiet():
         answering, against = writer(recipe, subject, file)
-    return subject, file, answering, against
+    return Conversion(subject, file, answering, against)
 
 
 @contextmanager
