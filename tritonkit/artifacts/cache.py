@@ -85,11 +85,10 @@ def _is_current(record: Provenance, directory: Path) -> bool:
 
 @contextmanager
 def staging() -> Iterator[Path]:
-    """A fresh folder on the cache's file system. It goes when the process does: the next one sweeps up after it."""
+    """A fresh folder on the cache's file system. It goes at the end; ``sweep`` finds those of killed processes."""
     root = folder()
     root.mkdir(parents=True, exist_ok=True)
     with _locked(root):
-        _sweep(root)
         path = Path(tempfile.mkdtemp(prefix=_STAGING, dir=root))
         # Held for as long as we live, by the kernel: whoever gets the lock knows that the folder is nobody's.
         lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -110,6 +109,15 @@ def _locked(root: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def sweep() -> None:
+    """Remove what exports that were killed have left."""
+    root = folder()
+    if not any(root.glob(f"{_STAGING}*")):
+        return
+    with _locked(root):
+        _sweep(root)
 
 
 def _sweep(root: Path) -> None:

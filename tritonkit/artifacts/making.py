@@ -95,6 +95,7 @@ def make(recipe: Recipe, report: Report) -> Made:
         ToolMissing: a package is not installed.
         OSError: the disk refuses.
     """
+    cache.sweep()
     before: Made | None = None
     starting: dict[str, Path] = {}
     given = recipe.weights if isinstance(recipe, TorchRecipe) else recipe.onnx
