@@ -16,8 +16,16 @@ _SHORT_TENSOR = re.compile(r"\s*(?P<type>\w+)\s*\[(?P<dims>[^\]]*)\]\s*\Z")
 _TENSOR_FORM = 'expected a type and dims, as in "FP32[3,224,224]"'
 
 
-def configure(name: str, model: Model, *, backend: str | None, signature: Signature | None, faults: Faults) -> Any:
-    """The ModelConfig of one model, as complete as the spec and the artifact allow.
+def configure(
+    name: str,
+    model: Model,
+    *,
+    backend: str | None,
+    signature: Signature | None,
+    faults: Faults,
+    path: Path | None = None,
+) -> Any:
+    """The ModelConfig of one model, as complete as the spec and the artifact allow; of a verbatim one, as it is said.
 
     Args:
         name: the model's name.
@@ -25,17 +33,19 @@ def configure(name: str, model: Model, *, backend: str | None, signature: Signat
         backend: the backend to write where the spec names none.
         signature: what the artifact says of its inputs and outputs, or None where it does not say.
         faults: where everything that cannot be used is reported.
+        path: where the model's fields stand in the spec; None for ``models.NAME``.
 
     Returns:
         An ``inference.ModelConfig`` message. It is whole only if no fault was added.
     """
     config = protobuf.empty()
-    config.name = name
-    path: Path = ("models", name)
+    path = path or ("models", name)
+    if not model.verbatim:
+        config.name = name
     tensors: dict[tuple[str, str], Path] = {}
     for key, value in model.fields.items():
         where = (*path, key)
-        if key == "name":
+        if key == "name" and not model.verbatim:
             if value != name:
                 faults.add(where, f"the model's name is its key, '{name}'; leave 'name' out")
         elif key in ("input", "output") and isinstance(value, Mapping):
@@ -53,7 +63,7 @@ def configure(name: str, model: Model, *, backend: str | None, signature: Signat
             tensors.setdefault((role, tensor.name), (*path, role, index))
     if model.ensemble is not None:
         _fill_ensemble(config, model, path, faults)
-    else:
+    elif not model.verbatim and not config.HasField("ensemble_scheduling"):
         if not config.backend and not config.platform and backend:
             config.backend = backend
         if not config.instance_group:
@@ -61,9 +71,19 @@ def configure(name: str, model: Model, *, backend: str | None, signature: Signat
         for group in config.instance_group:
             # Triton's own default is 1, but some backends take a missing count as leave to choose.
             group.count = group.count or 1
-    if signature is not None:
+    if signature is not None and not model.verbatim:
         _complete(config, signature, path, tensors, faults)
     return config
+
+
+def differing(model: Model, said: Mapping[str, Any]) -> Model:
+    """The model with some fields said anew. Of fields that exclude each other, a new one takes an old one's place."""
+    replaced = set(said)
+    for group in protobuf.EXCLUSIVE:
+        if group & replaced:
+            replaced |= group
+    kept = {key: value for key, value in model.fields.items() if key not in replaced}
+    return model.model_copy(update={"fields": {**kept, **said}})
 
 
 def _fill_tensor(message: Any, name: str, form: Any, path: Path, faults: Faults) -> None:

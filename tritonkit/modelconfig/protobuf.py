@@ -40,6 +40,9 @@ def empty() -> Any:
 FIELDS = frozenset(_pb2.ModelConfig.DESCRIPTOR.fields_by_name)
 """Names of ModelConfig's own fields."""
 
+EXCLUSIVE = tuple(frozenset(field.name for field in group.fields) for group in _pb2.ModelConfig.DESCRIPTOR.oneofs)
+"""Groups of ModelConfig's own fields of which at most one can be set."""
+
 
 def data_type(name: str) -> int:
     """The number of ``TYPE_FP32``."""

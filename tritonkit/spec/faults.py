@@ -12,7 +12,7 @@ from tritonkit.errors import Fault, SpecError
 Path = tuple[str | int, ...]
 """Where a value stands in the spec: keys and list indices from the root."""
 
-_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 
 class Origin(NamedTuple):

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
 from tritonkit.spec.document import DEFAULT_REPOSITORY
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
+_VERSION = re.compile(r"(?:0|[1-9][0-9]{0,18})\Z")
 
 
 def _model_name(name: str) -> str:
@@ -24,11 +25,38 @@ def _model_name(name: str) -> str:
     return name
 
 
+def _version(number: str) -> str:
+    # Triton ignores folders with leading zeros, and reads the others as 64-bit numbers.
+    if not _VERSION.match(number) or int(number) >= 2**63:
+        raise ValueError("a version is a whole number")
+    return number
+
+
+def _variant_name(name: str) -> str:
+    if not _NAME.match(name) or len(name) > 200:
+        raise ValueError("a configuration's name has letters, digits, '_', '-' and '.', and is short")
+    return name
+
+
+def _path_in_folder(path: str) -> str:
+    # What Triton itself finds there is written by the build, and nothing may be written outside the model's folder.
+    parts = path.split("/")
+    if any(part in ("", ".", "..") or "\0" in part for part in parts):
+        raise ValueError("expected a path inside the model's folder, as in tokenizer/vocabulary.txt")
+    if path == "config.pbtxt":
+        raise ValueError("config.pbtxt is written from the model's fields")
+    return path
+
+
 def _frozen_mapping(value: dict[str, Any]) -> Mapping[str, Any]:
     return MappingProxyType(value)
 
 
 ModelName = Annotated[StrictStr, AfterValidator(_model_name)]
+VersionNumber = Annotated[StrictStr, AfterValidator(_version)]
+VariantName = Annotated[StrictStr, AfterValidator(_variant_name)]
+PathInFolder = Annotated[StrictStr, AfterValidator(_path_in_folder)]
+NonEmpty = Annotated[StrictStr, Field(min_length=1)]
 
 
 class _Frozen(BaseModel):
@@ -51,6 +79,26 @@ class Model(_Frozen):
         default=None,
         min_length=1,
         description="File or folder that the model is made from, relative to the spec.",
+    )
+    versions: dict[VersionNumber, NonEmpty | None] | None = Field(
+        default=None,
+        description="Instead of a source, which is version 1: the file or folder of each version by its number, "
+        "relative to the spec. Nothing stands for a version whose folder is empty.",
+    )
+    files: dict[PathInFolder, NonEmpty] = Field(
+        default_factory=dict,
+        description="More files of the model's folder: where each goes in it, and the file or folder it comes from, "
+        "relative to the spec.",
+    )
+    configs: dict[VariantName, NonEmpty | dict[StrictStr, Any]] = Field(
+        default_factory=dict,
+        description="Other configurations that tritonserver takes with --model-config-name NAME: the fields in which "
+        "each differs from the model's own, or a whole .pbtxt file, relative to the spec.",
+    )
+    verbatim: StrictBool = Field(
+        default=False,
+        description="Take the fields exactly as they are written: fill in nothing, not even the name, and take the "
+        "names of files as Triton does, from the model's folder.",
     )
     ensemble: tuple[Step, ...] | None = Field(
         default=None, min_length=1, description="Steps of an ensemble, instead of a source."
