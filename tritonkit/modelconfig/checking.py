@@ -1,0 +1,67 @@
+"""Every rule over every model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tritonkit.modelconfig.findings import Finding, refused
+from tritonkit.modelconfig.rules import (
+    batching,
+    ensembles,
+    files,
+    identity,
+    instances,
+    metrics,
+    pipelines,
+    sequences,
+    tensors,
+    warmup,
+)
+
+if TYPE_CHECKING:
+    from tritonkit.modelconfig.rules.rule import Fleet, Rule, Subject
+
+_PARTS = (identity, tensors, batching, sequences, instances, warmup, files, metrics, ensembles, pipelines)
+
+RULES: tuple[Rule, ...] = tuple(rule for part in _PARTS for rule in part.rules.all)
+"""Every rule, in the order of the parts."""
+
+
+def check(subjects: Iterable[Subject]) -> dict[str, tuple[Finding, ...]]:
+    """What all rules find, by model.
+
+    The models are checked as one repository: steps of ensembles are looked up among them.
+    """
+    fleet = {subject.name: subject for subject in subjects}
+    found: dict[str, tuple[Finding, ...]] = {}
+    for subject in _members_first(fleet):
+        # An ensemble stands on models that load; they have been checked before it.
+        known = replace(subject, refused=frozenset(name for name, findings in found.items() if refused(findings)))
+        found[subject.name] = tuple(finding for rule in RULES for finding in rule.findings(known, fleet))
+    return {name: found[name] for name in fleet}
+
+
+def _members_first(fleet: Fleet) -> Iterator[Subject]:
+    """Every model, those that an ensemble's steps run before it."""
+    done: set[str] = set()
+    for name in fleet:
+        stack = [name]
+        entered: set[str] = set()
+        while stack:
+            current = stack[-1]
+            subject = fleet[current]
+            entered.add(current)
+            waiting = [
+                step.model_name
+                for step in subject.config.ensemble_scheduling.step
+                if step.model_name in fleet and step.model_name not in done and step.model_name not in entered
+            ]
+            if waiting:
+                stack.extend(waiting)
+                continue
+            stack.pop()
+            if current not in done:
+                done.add(current)
+                yield subject
