@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -147,11 +148,12 @@ def test_folders_that_are_refused(model: str, words: str) -> None:
 
 
 def test_links_and_pipes_in_a_source_are_refused() -> None:
-    for make, words in (
+    spoilers: list[tuple[Callable[[], object], str]] = [
         (lambda: Path("v1/loop").symlink_to("."), "leads back to the folder that it lies in"),
         (lambda: Path("v1/loop").symlink_to("nowhere"), "neither a file nor a folder"),
         (lambda: os.mkfifo("v1/loop"), "neither a file nor a folder"),
-    ):
+    ]
+    for make, words in spoilers:
         make()
         assert words in refused("{backend: python, source: v1}")
         Path("v1/loop").unlink()

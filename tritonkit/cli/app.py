@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tritonkit import __version__
-from tritonkit.cli import build
+from tritonkit.cli import build, import_repository
 from tritonkit.cli.console import ErrorGroup
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ def options(
 
 
 build.register(app)
+import_repository.register(app)
 
 
 def main() -> None:

@@ -133,18 +133,19 @@ def _field(field: Any, value: Any) -> Field:
     if message_type is not None and message_type.GetOptions().map_entry:
         key_field, item_field = (message_type.fields_by_name[part] for part in ("key", "value"))
         # Sorted, since a map has no order of its own and the text must be the same at every build.
-        items = [(_literal(key_field, key), _field(item_field, value[key])) for key in sorted(value)]
+        items = [(literal(key_field, key), _field(item_field, value[key])) for key in sorted(value)]
         return Field(field.name, "map", items)
     if field.is_repeated:
         if message_type is not None:
             return Field(field.name, "messages", [_view(item) for item in value])
-        return Field(field.name, "list", [_literal(field, item) for item in value])
+        return Field(field.name, "list", [literal(field, item) for item in value])
     if message_type is not None:
         return Field(field.name, "message", _view(value))
-    return Field(field.name, "scalar", _literal(field, value))
+    return Field(field.name, "scalar", literal(field, value))
 
 
-def _literal(field: Any, value: Any) -> str:
+def literal(field: Any, value: Any) -> str:
+    """A scalar as a config.pbtxt says it."""
     text = io.StringIO()
     text_format.PrintFieldValue(field, value, text, as_utf8=True)
     return text.getvalue()

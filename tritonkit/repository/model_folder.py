@@ -23,7 +23,7 @@ from tritonkit.spec.schema import Model
 _READERS: dict[str, Callable[[Path], Signature]] = {"onnxruntime": read_signature}
 
 # Triton wants a version's folder even where there is nothing to put, and git keeps no empty folder.
-_EMPTY_FOLDER = ".gitkeep"
+EMPTY_FOLDER = ".gitkeep"
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ class ModelFolder:
     def _keep_empty_versions(self) -> None:
         for number in self._numbers:
             if not any(path.startswith(f"{number}/") for path in self._held):
-                path = f"{number}/{_EMPTY_FOLDER}"
+                path = f"{number}/{EMPTY_FOLDER}"
                 self._held[path] = RepositoryFile(f"{self.name}/{path}", content=b"")
 
     def _check_places(self) -> None:

@@ -17,23 +17,31 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 _VERSION = re.compile(r"(?:0|[1-9][0-9]{0,18})\Z")
 
 
+def is_name(word: str) -> bool:
+    """Whether a model can have this name: it is a folder of the repository, a part of URLs and of file names."""
+    return bool(_NAME.match(word)) and len(word) <= 200
+
+
+def is_version(word: str) -> bool:
+    """Whether a folder of this name is a version: Triton ignores leading zeros, and reads the rest as 64 bits."""
+    return bool(_VERSION.match(word)) and int(word) < 2**63
+
+
 def _model_name(name: str) -> str:
-    # A model's name is a folder of the repository, a part of URLs and of file names.
-    if not _NAME.match(name) or len(name) > 200:
+    if not is_name(name):
         message = "a model's name has letters, digits, '_', '-' and '.', begins with none of the last two, and is short"
         raise ValueError(message)
     return name
 
 
 def _version(number: str) -> str:
-    # Triton ignores folders with leading zeros, and reads the others as 64-bit numbers.
-    if not _VERSION.match(number) or int(number) >= 2**63:
+    if not is_version(number):
         raise ValueError("a version is a whole number")
     return number
 
 
 def _variant_name(name: str) -> str:
-    if not _NAME.match(name) or len(name) > 200:
+    if not is_name(name):
         raise ValueError("a configuration's name has letters, digits, '_', '-' and '.', and is short")
     return name
 
