@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tritonkit import __version__
-from tritonkit.cli import build, import_repository
+from tritonkit.cli import build, check, import_repository, schema
 from tritonkit.cli.console import ErrorGroup
 
 app = typer.Typer(
@@ -40,6 +40,8 @@ def options(
 
 build.register(app)
 import_repository.register(app)
+check.register(app)
+schema.register(app)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tritonkit.modelconfig.findings import Finding, refused
 from tritonkit.modelconfig.rules import (
+    artifacts,
     batching,
     ensembles,
     files,
@@ -23,24 +24,34 @@ from tritonkit.modelconfig.rules import (
 if TYPE_CHECKING:
     from tritonkit.modelconfig.rules.rule import Fleet, Rule, Subject
 
-_PARTS = (identity, tensors, batching, sequences, instances, warmup, files, metrics, ensembles, pipelines)
+_PARTS = (identity, tensors, artifacts, batching, sequences, instances, warmup, files, metrics, ensembles, pipelines)
 
 RULES: tuple[Rule, ...] = tuple(rule for part in _PARTS for rule in part.rules.all)
 """Every rule, in the order of the parts."""
 
 
-def check(subjects: Iterable[Subject]) -> dict[str, tuple[Finding, ...]]:
-    """What all rules find, by model.
+def check(subjects: Iterable[Subject], variants: Iterable[Subject] = ()) -> list[Finding]:
+    """What all rules find.
 
-    The models are checked as one repository: steps of ensembles are looked up among them.
+    Args:
+        subjects: the models of one repository: steps of ensembles are looked up among them.
+        variants: other configurations of these models, each checked in place of its model's own.
     """
     fleet = {subject.name: subject for subject in subjects}
-    found: dict[str, tuple[Finding, ...]] = {}
+    found: dict[str, list[Finding]] = {}
+    failing: set[str] = set()
     for subject in _members_first(fleet):
         # An ensemble stands on models that load; they have been checked before it.
-        known = replace(subject, refused=frozenset(name for name, findings in found.items() if refused(findings)))
-        found[subject.name] = tuple(finding for rule in RULES for finding in rule.findings(known, fleet))
-    return {name: found[name] for name in fleet}
+        known = replace(subject, refused=frozenset(failing)) if subject.is_ensemble else subject
+        found[subject.name] = _findings(known, fleet)
+        if refused(found[subject.name]):
+            failing.add(subject.name)
+    in_order = [finding for name in fleet for finding in found[name]]
+    return in_order + [finding for variant in variants for finding in _findings(variant, fleet)]
+
+
+def _findings(subject: Subject, fleet: Fleet) -> list[Finding]:
+    return [finding for rule in RULES for finding in rule.findings(subject, fleet)]
 
 
 def _members_first(fleet: Fleet) -> Iterator[Subject]:

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tritonkit.modelconfig.text import Renderer
+from tritonkit.repository.inspection import refusals
 from tritonkit.repository.model_folder import ModelFolder, Surroundings
 from tritonkit.repository.named_files import CONFIGS
 from tritonkit.repository.placement import RepositoryFile
-from tritonkit.spec.faults import Faults, nearest
 from tritonkit.spec.loading import LoadedSpec
-from tritonkit.spec.schema import Spec
 
 
 @dataclass(frozen=True)
@@ -43,9 +42,10 @@ def plan(
     """
     faults = loaded.faults
     surroundings = Surroundings(loaded.directory, repository or loaded.repository, check, faults)
-    if check:
-        _check_ensembles(loaded.spec, faults)
     folders = [ModelFolder(name, model, surroundings) for name, model in loaded.spec.models.items()]
+    if check:
+        for where, message in refusals(loaded, folders):
+            faults.add(where, message)
     faults.raise_if_any()
     renderer = Renderer(f"from {' + '.join(file.name for file in loaded.files)}", templates)
     files: list[RepositoryFile] = []
@@ -58,10 +58,3 @@ def plan(
     sources = dict.fromkeys(source for folder in folders for source in folder.sources)
     return Layout(tuple(sorted(files, key=lambda file: file.path)), tuple(sources))
 
-
-def _check_ensembles(spec: Spec, faults: Faults) -> None:
-    for name, model in spec.models.items():
-        for index, step in enumerate(model.ensemble or ()):
-            if step.model not in spec.models:
-                where = ("models", name, "ensemble", index, "model")
-                faults.add(where, f"there is no model '{step.model}'{nearest(step.model, spec.models)}")

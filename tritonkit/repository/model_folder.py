@@ -52,6 +52,7 @@ class ModelFolder:
         variants: the ModelConfig of each ``configs/NAME.pbtxt``, by name, where it is not a file of the user's.
         files: every other file, with its path in the repository.
         sources: every source that was read to plan them.
+        signature: what the artifact says of its inputs and outputs; None where it does not say.
     """
 
     def __init__(self, name: str, model: Model, surroundings: Surroundings) -> None:
@@ -66,7 +67,7 @@ class ModelFolder:
         stated = {key: str(model.fields.get(key) or "") for key in ("backend", "platform", "default_model_filename")}
         first = next((source for source in versions.values() if source is not None), None)
         self._backend = None if self._is_ensemble else backend_of(first, stated["backend"], stated["platform"])
-        self._signature: Signature | None = None
+        self.signature: Signature | None = None
         for number, source in versions.items():
             if source is not None:
                 self._place_version(number, source, stated["default_model_filename"])
@@ -145,7 +146,7 @@ class ModelFolder:
             return
         try:
             # The versions come in order: the latest, which Triton serves by default, is what counts.
-            self._signature = reader(artifact)
+            self.signature = reader(artifact)
         except UnreadableArtifact as error:
             self._fault(where, f"{artifact} {error}")
         except OSError as error:
@@ -173,7 +174,7 @@ class ModelFolder:
 
     def _configured(self, model: Model, within: SpecPath) -> Any:
         faults, path = self._around.faults, ("models", self.name, *within)
-        config = configure(self.name, model, backend=self._backend, signature=self._signature, faults=faults, path=path)
+        config = configure(self.name, model, backend=self._backend, signature=self.signature, faults=faults, path=path)
         if not model.verbatim:
             for named in list(named_files(config)):
                 self._place_named(named, self._written(model, config, within, named))

@@ -75,13 +75,21 @@ class Faults:
         """Whether a fault was found at ``path`` or below it: then what is missing there may only have been left out."""
         return any(found[: len(path)] == path for found in self._paths)
 
-    def add(self, path: Path, message: str) -> None:
-        """Record a fault of the value at ``path``, or of its nearest ancestor that the user wrote."""
-        origin = Origin(self._file, 0)
+    @property
+    def found(self) -> tuple[Fault, ...]:
+        """Every fault so far, in the order in which it was found."""
+        return tuple(self._found)
+
+    def origin(self, path: Path) -> Origin:
+        """Where the value at ``path`` was written, or its nearest ancestor that the user wrote."""
         for length in range(len(path), -1, -1):
             if path[:length] in self._origins:
-                origin = self._origins[path[:length]]
-                break
+                return self._origins[path[:length]]
+        return Origin(self._file, 0)
+
+    def add(self, path: Path, message: str) -> None:
+        """Record a fault of the value at ``path``, or of its nearest ancestor that the user wrote."""
+        origin = self.origin(path)
         self._paths.append(path)
         self._found.append(Fault(origin.file, origin.line, dotted(path), message))
 

@@ -10,14 +10,8 @@ from tritonkit.modelconfig.rules.rule import Found, Rules, Subject, at
 
 rules = Rules()
 
-# What each backend says of a file that is not there. Of the Python backend, the log alone says it: the load hangs.
-_ARTIFACT_WORDS = {
-    "python": "Python model file not found in",
-    "onnxruntime": "unable to find",
-    "tensorrt": "unable to find",
-    "pytorch": "unable to find",
-    "openvino": "unable to find",
-}
+# The backends that look for one file; of the Python backend, only the log says so: the load hangs.
+_FILED = frozenset({"python", "onnxruntime", "tensorrt", "pytorch", "openvino"})
 
 
 @rules.rule(
@@ -199,14 +193,18 @@ def runtimes_are_installed(model: Subject) -> Iterator[Found]:
 )
 def artifacts_are_there(model: Subject) -> Iterator[Found]:
     normal = model.normal
-    if model.files is None or model.is_ensemble or normal.backend not in _ARTIFACT_WORDS:
+    if model.files is None or model.is_ensemble or normal.backend not in _FILED:
         return
     if model.machine.backends is not None and normal.backend not in model.machine.backends:
         return
     for version in served_versions(model):
         folder = f"{version}/{normal.filename}"
         if folder not in model.files and not any(path.startswith(f"{folder}/") for path in model.files):
-            words = _ARTIFACT_WORDS[normal.backend]
+            words = "unable to find"
+            if normal.backend == "python":
+                words = "Python model file not found in"
+            elif model.machine.python_based:
+                words = "no model file"
             yield at(version=version, file=normal.filename, backend=normal.backend, words=words)
 
 

@@ -46,6 +46,7 @@ class Subject:
         machine: what is known of the server.
         files: the files of its folder, each path with its size; None where they are not to be looked at.
         signature: what its artifact says of its inputs and outputs; None where it does not say.
+        unreadable: why the artifact cannot be read; empty where it can, or was not tried.
         locate: from a place in ``config`` to the path by which the user knows it.
         refused: the models checked so far that Triton would refuse.
     """
@@ -55,6 +56,7 @@ class Subject:
     machine: Machine = Machine()
     files: Mapping[str, int] | None = None
     signature: Signature | None = None
+    unreadable: str = ""
     locate: Callable[[Place], Path] = field(default=lambda place: place)
     refused: frozenset[str] = frozenset()
 

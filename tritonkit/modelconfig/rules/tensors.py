@@ -231,7 +231,7 @@ def batch_tensors_have_one_source(model: Subject) -> Iterator[Found]:
 @rules.rule(
     "BIO02",
     "a batch input has the data type {type}",
-    triton="batch input data type must be TYPE_INT32 or TYPE_FP32 for {model}",
+    triton="unexpected batch input data type '{type}'",
     instead="data_type: TYPE_INT32 or TYPE_FP32",
 )
 def batch_inputs_are_numbers(model: Subject) -> Iterator[Found]:

@@ -91,3 +91,52 @@ def warmup_files_are_long_enough(model: Subject) -> Iterator[Found]:
         size = byte_size(value.data_type, value.dims)
         if value.data_type != protobuf.data_type("TYPE_STRING") and found is not None and size > found:
             yield at(*place, "input_data_file", input=name, size=size, found=found, file=file)
+
+
+def _unsuited(model: Subject) -> Iterator[tuple[Any, Any, Any, Place]]:
+    """Samples in which nothing else is wrong, each input with the model's own."""
+    own = {tensor.name: tensor for tensor in model.config.input}
+    for sample, name, value, place in sample_inputs(model):
+        if name in own:
+            yield sample, own[name], value, place
+
+
+@rules.rule(
+    "WRM05",
+    "the warmup sample '{sample}' lacks the input '{input}'",
+    triton="expected {count} inputs but got",
+    instead="every input that is not optional, with dims and data",
+)
+def warmup_has_every_input(model: Subject) -> Iterator[Found]:
+    for sample, place in samples(model):
+        for tensor in model.config.input:
+            if not tensor.optional and tensor.name not in sample.inputs:
+                yield at(*place, sample=sample.name, input=tensor.name, count=len(model.config.input))
+
+
+@rules.rule(
+    "WRM06",
+    "the warmup input '{input}' is {found}, and the model's own {own}",
+    triton="inference input '{input}' data-type is",
+    instead="data_type: {own}",
+)
+def warmup_has_the_types(model: Subject) -> Iterator[Found]:
+    for _, tensor, value, place in _unsuited(model):
+        if tensor.data_type != value.data_type:
+            found, own = (protobuf.data_type_name(each.data_type) for each in (value, tensor))
+            yield at(*place, "data_type", input=tensor.name, found=found, own=own)
+
+
+@rules.rule(
+    "WRM07",
+    "the warmup input '{input}' has dims {found}, and the model's own {own}",
+    triton="unexpected shape for input '{input}' for model '{model}'",
+    instead="dims that fit {own}, without the batch dimension",
+)
+def warmup_has_the_dims(model: Subject) -> Iterator[Found]:
+    for _, tensor, value, place in _unsuited(model):
+        fits = len(tensor.dims) == len(value.dims) and all(
+            own in (-1, found) for own, found in zip(tensor.dims, value.dims, strict=True)
+        )
+        if not fits and -1 not in value.dims:
+            yield at(*place, "dims", input=tensor.name, found=list(value.dims), own=list(tensor.dims))
