@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -246,24 +247,33 @@ def _no_text(root: Path) -> None:
     (Path(os.fsdecode(os.fsencode(root / "digits") + b"/1/\xff"))).touch()
 
 
-WORSE = {
+def _pipe(root: Path) -> None:
+    os.mkfifo(root / "digits/1/pipe")
+
+
+def _no_models(root: Path) -> None:
+    for name in ("digits", "both", "bare"):
+        shutil.rmtree(root / name)
+
+
+WORSE: dict[str, tuple[Callable[[Path], object], str]] = {
     "large": (_too_large, "no file of at most"),
     "folder": (_folder_for_file, "no file of at most"),
     "loop": (lambda root: (root / "digits/1/up").symlink_to(root / "digits"), "leads back to the folder"),
     "dangling": (lambda root: (root / "digits/1/x").symlink_to("none"), "neither a file nor a folder"),
-    "pipe": (lambda root: os.mkfifo(root / "digits/1/pipe"), "neither a file nor a folder"),
+    "pipe": (_pipe, "neither a file nor a folder"),
     "name": (lambda root: (root / "digits").rename(root / "my digits"), "a model's name has letters"),
     "file name": (_no_text, "is not UTF-8 text"),
     "gone": (shutil.rmtree, "no such folder"),
     "model": (lambda root: write(root / "config.pbtxt", ""), "is a model's folder"),
-    "empty": (lambda root: [shutil.rmtree(root / name) for name in ("digits", "both", "bare")], "holds no model"),
+    "empty": (_no_models, "holds no model"),
 }
 
 
 @pytest.mark.parametrize("case", WORSE)
 def test_repositories_that_cannot_be_taken_in(repository: Path, case: str) -> None:
     spoil, words = WORSE[case]
-    spoil(repository)  # type: ignore[no-untyped-call]
+    spoil(repository)
     result = tritonkit("import", "old")
     assert result.exit_code == 2, result.output
     assert words in result.stderr
@@ -280,7 +290,8 @@ def test_a_spec_does_not_lie_in_its_repository(repository: Path) -> None:
 PATHS = (
     "1/model.py", "1/model.onnx", "1/.hidden", "2/a/b", "2/.gitkeep", "0/x", "01/x", "1x/y", "labels.txt",
     "l/labels.txt", "warmup/w", "warmup/deep/w", "initial_state/s", "configs/a.pbtxt", "configs/b c.pbtxt",
-    "configs/d/e.pbtxt", "tokenizer/x", "tokenizer/.y", "tokenizer/z.pyc", "$x", "${y}", "é\u2028", "- a: b", "5/.gitkeep",
+    "configs/d/e.pbtxt",
+    "tokenizer/x", "tokenizer/.y", "tokenizer/z.pyc", "$x", "${y}", "é\u2028", "- a: b", "5/.gitkeep",
 )  # fmt: skip
 
 

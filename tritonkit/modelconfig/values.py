@@ -20,12 +20,14 @@ from tritonkit.spec.faults import Faults, Path, nearest, shown
 # Half a character: what Python makes of bytes in the environment that are no UTF-8. A protobuf cannot hold it.
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
-_INTEGERS = {
+INTEGERS = {
     FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
     FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
     FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
     FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
 }
+"""The smallest and the largest number that each kind of field holds."""
+
 _LARGEST = {
     FieldDescriptor.CPPTYPE_FLOAT: (2 - 2**-23) * 2.0**127,
     FieldDescriptor.CPPTYPE_DOUBLE: sys.float_info.max,
@@ -106,7 +108,7 @@ def _fill_parameter(message: Message, value: Any, path: Path, faults: Faults) ->
 
 def _key(field: Any, word: str, path: Path, faults: Faults) -> Any:
     # YAML's keys are read as words; a map may be keyed by numbers.
-    if field.cpp_type not in _INTEGERS:
+    if field.cpp_type not in INTEGERS:
         return word
     try:
         number = int(word)
@@ -141,8 +143,8 @@ def _scalar(field: Any, value: Any, path: Path, faults: Faults) -> Any:
         if isinstance(value, bool):
             return value
         expected = "true or false"
-    elif kind in _INTEGERS:
-        low, high = _INTEGERS[kind]
+    elif kind in INTEGERS:
+        low, high = INTEGERS[kind]
         if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
             return value
         expected = "a whole number" if not isinstance(value, int) else f"a whole number from {low} to {high}"

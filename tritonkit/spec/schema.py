@@ -13,18 +13,24 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, S
 
 from tritonkit.spec.document import DEFAULT_REPOSITORY
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
-_VERSION = re.compile(r"(?:0|[1-9][0-9]{0,18})\Z")
+NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
+"""What names of models are made of."""
+
+VERSION_PATTERN = r"^(?:0|[1-9][0-9]{0,18})$"
+"""What numbers of versions are made of."""
+
+_NAME = re.compile(NAME_PATTERN)
+_VERSION = re.compile(VERSION_PATTERN)
 
 
 def is_name(word: str) -> bool:
     """Whether a model can have this name: it is a folder of the repository, a part of URLs and of file names."""
-    return bool(_NAME.match(word)) and len(word) <= 200
+    return bool(_NAME.fullmatch(word)) and len(word) <= 200
 
 
 def is_version(word: str) -> bool:
     """Whether a folder of this name is a version: Triton ignores leading zeros, and reads the rest as 64 bits."""
-    return bool(_VERSION.match(word)) and int(word) < 2**63
+    return bool(_VERSION.fullmatch(word)) and int(word) < 2**63
 
 
 def _model_name(name: str) -> str:
