@@ -84,6 +84,8 @@ class Renderer:
         line = getattr(error, "lineno", None) or 0
         file = getattr(error, "filename", None) or str(self._file)
         words = str(error) if isinstance(error, jinja2.TemplateError) else f"{type(error).__name__}: {error}"
+        if isinstance(error, jinja2.TemplateNotFound):
+            words = f"there is no template '{error.name}'"
         return SpecError([Fault(file, line, "", f"the template fails: {words}")])
 
 

@@ -129,6 +129,8 @@ def _own_templates() -> str:
 def _digest_of_templates(folder: Path) -> str:
     from tritonkit.repository.placement import folder_files
 
+    if not folder.is_dir():
+        raise SpecError([Fault(str(folder), 0, "", "no such folder; expected one of templates")])
     own = {file.name for file in _templates_in(templates_directory())}
     if not own & {file.name for file in _templates_in(folder)}:
         message = f"holds none of the templates: {', '.join(sorted(own))}"
