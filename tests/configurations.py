@@ -11,6 +11,7 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from hypothesis import strategies as st
+from oracle import PYTHON_MODEL
 
 from tritonkit.modelconfig import protobuf
 
@@ -55,7 +56,15 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "host_policy": ("", "a"),
     "key": ("x", "y", "z"),
 }
-_FILES: dict[str, bytes] = {
+_MEMBER = (
+    'backend: "python" max_batch_size: 4 '
+    'input [{ name: "x" data_type: TYPE_FP32 dims: [2] }] output [{ name: "y" data_type: TYPE_FP32 dims: [2] }]'
+)
+_FILES: dict[str, str | bytes] = {
+    "m/1/model.py": PYTHON_MODEL,
+    "m/1/other.py": PYTHON_MODEL,
+    "n/1/model.py": PYTHON_MODEL,
+    "n/config.pbtxt": _MEMBER,
     "m/labels.txt": b"one\ntwo\n",
     "m/warmup/data": bytes(4096),
     "m/warmup/short": bytes(2),
@@ -64,12 +73,12 @@ _FILES: dict[str, bytes] = {
 }
 
 
-def files() -> dict[str, bytes]:
-    """The files that the configurations may name."""
+def files() -> dict[str, str | bytes]:
+    """The files that the configurations may name, and a second model, ``n``."""
     return dict(_FILES)
 
 
-def _scalar(draw: Any, field: FieldDescriptor) -> Any:
+def _scalar(draw: Any, field: Any) -> Any:
     if field.enum_type is not None:
         return draw(st.sampled_from([value.number for value in field.enum_type.values]))
     kind = field.cpp_type
@@ -85,7 +94,7 @@ def _scalar(draw: Any, field: FieldDescriptor) -> Any:
     return draw(st.sampled_from(pool))
 
 
-def _set(draw: Any, message: Message, field: FieldDescriptor, depth: int) -> None:
+def _set(draw: Any, message: Message, field: Any, depth: int) -> None:
     """Give a field a new value."""
     message_type = field.message_type
     if message_type is not None and message_type.GetOptions().map_entry:
@@ -166,27 +175,34 @@ SOUND = (
 )
 
 
+def _without_crashes(config: Any) -> Any:
+    """The configuration without what ends the server itself: a batch output whose source is no input."""
+    names = [tensor.name for tensor in config.input if tensor.name]
+    for output in config.batch_output:
+        output.source_input[:] = names[:1]
+    if not names:
+        del config.batch_output[:]
+    return config
+
+
 @st.composite
 def configurations(draw: Any) -> Any:
-    """A ModelConfig of the model ``m``, sound or not."""
+    """A ModelConfig of the model ``m``, sound or not: an edited one, or now and then nothing but random fields."""
+    if draw(st.integers(0, 5)) == 0:
+        return _without_crashes(draw(_whole()))
     from tritonkit.modelconfig.text import parse
 
     config = parse(draw(st.sampled_from(SOUND)))
     for _ in range(draw(st.integers(0, 3))):
         _edit(draw, config)
+    return _without_crashes(config)
+
+
+@st.composite
+def _whole(draw: Any) -> Any:
+    config = protobuf.empty()
+    _fill(draw, config, 0)
+    config.backend = "python"
+    config.platform = ""
+    config.name = ""
     return config
-
-
-def whole_configurations() -> st.SearchStrategy[Any]:
-    """A ModelConfig made of nothing but random fields."""
-
-    @st.composite
-    def whole(draw: Any) -> Any:
-        config = protobuf.empty()
-        _fill(draw, config, 0)
-        config.backend = "python"
-        config.platform = ""
-        config.name = ""
-        return config
-
-    return whole()

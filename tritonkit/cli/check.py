@@ -28,6 +28,13 @@ class Format(str, Enum):
     GITHUB = "github"
 
 
+class Server(str, Enum):
+    """Which tritonserver will load the models."""
+
+    ANY = "any"
+    BUNDLED = "bundled"
+
+
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
     app.command("check", epilog="Example: tritonkit check spec.yaml; tritonkit check model_repository/ --gpus 1")(check)
@@ -47,17 +54,22 @@ def check(
         str | None,
         typer.Option("--release", metavar="YY.MM", help="Triton's release, as in 24.10.", show_default="not known"),
     ] = None,
+    server: Annotated[
+        Server, typer.Option("--server", help="Any tritonserver, or the one that pip installs with tritonkit.")
+    ] = Server.ANY,
     artifacts: Annotated[
         bool, typer.Option("--artifacts/--no-artifacts", help="Look at the models' files, or only at what is said.")
     ] = True,
 ) -> None:
     """Tell what Triton would refuse, and why, before a server starts; exit 2 where it would refuse something."""
     import os
+    from dataclasses import replace
 
     from tritonkit.modelconfig.rules.rule import Machine
     from tritonkit.repository import inspection
 
-    machine = Machine(gpus=gpus, release=_release(release))
+    machine = inspection.BUNDLED if server is Server.BUNDLED else Machine()
+    machine = replace(machine, gpus=gpus, release=_release(release) or machine.release)
     if len(targets) == 1 and targets[0].is_dir():
         found = inspection.inspect_repository(targets[0], machine, artifacts=artifacts)
     else:

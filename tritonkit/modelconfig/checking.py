@@ -15,6 +15,7 @@ from tritonkit.modelconfig.rules import (
     identity,
     instances,
     metrics,
+    parameters,
     pipelines,
     sequences,
     tensors,
@@ -24,10 +25,25 @@ from tritonkit.modelconfig.rules import (
 if TYPE_CHECKING:
     from tritonkit.modelconfig.rules.rule import Fleet, Rule, Subject
 
-_PARTS = (identity, tensors, artifacts, batching, sequences, instances, warmup, files, metrics, ensembles, pipelines)
+_PARTS = (
+    identity,
+    tensors,
+    artifacts,
+    batching,
+    sequences,
+    instances,
+    warmup,
+    files,
+    parameters,
+    metrics,
+    ensembles,
+    pipelines,
+)
 
 RULES: tuple[Rule, ...] = tuple(rule for part in _PARTS for rule in part.rules.all)
 """Every rule, in the order of the parts."""
+
+_EARLY = frozenset(rule.code for rule in RULES if rule.early)
 
 
 def check(subjects: Iterable[Subject], variants: Iterable[Subject] = ()) -> list[Finding]:
@@ -39,13 +55,13 @@ def check(subjects: Iterable[Subject], variants: Iterable[Subject] = ()) -> list
     """
     fleet = {subject.name: subject for subject in subjects}
     found: dict[str, list[Finding]] = {}
-    failing: set[str] = set()
+    failing: dict[str, bool] = {}
     for subject in _members_first(fleet):
         # An ensemble stands on models that load; they have been checked before it.
-        known = replace(subject, refused=frozenset(failing)) if subject.is_ensemble else subject
+        known = replace(subject, refused=dict(failing)) if subject.is_ensemble else subject
         found[subject.name] = _findings(known, fleet)
         if refused(found[subject.name]):
-            failing.add(subject.name)
+            failing[subject.name] = any(finding.code in _EARLY for finding in found[subject.name] if finding.refuses)
     in_order = [finding for name in fleet for finding in found[name]]
     return in_order + [finding for variant in variants for finding in _findings(variant, fleet)]
 

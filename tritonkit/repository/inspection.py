@@ -24,6 +24,11 @@ from tritonkit.spec.schema import Model
 UNUSABLE = "SPEC"
 """The code of what keeps a spec, or a model of a repository, from being read at all."""
 
+BUNDLED = Machine(
+    release=(24, 10), backends=frozenset({"python", "onnxruntime"}), agents=frozenset(), python_based=True
+)
+"""The server that comes with ``pip install 'tritonkit[server]'``."""
+
 _STEP_KEYS = {"model_name": "model", "input_map": "input", "output_map": "output"}
 
 
@@ -67,7 +72,12 @@ class Inspection:
     @property
     def refused(self) -> bool:
         """Whether Triton would refuse one of the models."""
-        return any(finding.severity is Severity.ERROR for finding in self.findings)
+        return bool(self.errors)
+
+    @property
+    def errors(self) -> tuple[Located, ...]:
+        """What Triton would refuse."""
+        return tuple(finding for finding in self.findings if finding.severity is Severity.ERROR)
 
     def count(self, severity: Severity) -> int:
         """How many findings there are of one severity."""
@@ -129,7 +139,7 @@ def _subject(
     def locate(place: Place) -> Path:
         return ("models", folder.name, *within, *written(model, config, place))
 
-    return Subject(folder.name, config, machine, files, folder.signature, locate)
+    return Subject(folder.name, config, machine, files, folder.signature, locate=locate)
 
 
 def written(model: Model, config: Any, place: Place) -> Path:

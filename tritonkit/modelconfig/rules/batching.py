@@ -8,7 +8,7 @@ from typing import Any
 from tritonkit.modelconfig.findings import Severity
 from tritonkit.modelconfig.rules.rule import Found, Place, Rules, Subject, at
 
-rules = Rules()
+rules = Rules(early=True)
 
 _BATCHING: Place = ("dynamic_batching",)
 

@@ -8,7 +8,7 @@ from typing import Any
 from tritonkit.modelconfig.platforms import ENSEMBLE
 from tritonkit.modelconfig.rules.rule import Found, Place, Rules, Subject, at
 
-rules = Rules()
+rules = Rules(early=True)
 
 _STEPS: Place = ("ensemble_scheduling", "step")
 
@@ -31,7 +31,7 @@ def steps_make_an_ensemble(model: Subject) -> Iterator[Found]:
     instead="ensemble: a list of steps",
 )
 def ensembles_have_scheduling(model: Subject) -> Iterator[Found]:
-    if model.normal.platform == ENSEMBLE and not model.is_ensemble:
+    if model.normal.platform == ENSEMBLE and not model.normal.backend and not model.is_ensemble:
         yield at("platform")
 
 
@@ -141,7 +141,7 @@ def tensors_are_written_once(model: Subject) -> Iterator[Found]:
 @rules.rule(
     "ENS11",
     "no step reads the ensemble's input '{tensor}'",
-    triton="ensemble input '{tensor}' for ensemble {model} is not used",
+    triton="ensemble input '{tensor}' for ensemble {model}",
     instead="leave the input out, or let a step read it",
 )
 def inputs_are_read(model: Subject) -> Iterator[Found]:
@@ -156,7 +156,7 @@ def inputs_are_read(model: Subject) -> Iterator[Found]:
 @rules.rule(
     "ENS12",
     "no step writes the ensemble's output '{tensor}'",
-    triton="ensemble output '{tensor}' for ensemble {model} is not used",
+    triton="ensemble output '{tensor}' for ensemble {model}",
     instead="leave the output out, or let a step write it",
 )
 def outputs_are_known(model: Subject) -> Iterator[Found]:

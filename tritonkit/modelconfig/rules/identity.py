@@ -19,6 +19,7 @@ _FILED = frozenset({"python", "onnxruntime", "tensorrt", "pytorch", "openvino"})
     "the configuration is named '{name}', but the model's folder is '{folder}'",
     triton="unexpected directory name '{folder}' for model '{name}', directory name must equal model name",
     instead="leave 'name' out: the folder names the model",
+    early=True,
 )
 def name_is_the_folder(model: Subject) -> Iterator[Found]:
     if model.config.name and model.config.name != model.name:
@@ -31,6 +32,7 @@ def name_is_the_folder(model: Subject) -> Iterator[Found]:
     triton="Invalid model name: Could not determine backend for model '{folder}' with no backend in model "
     "configuration",
     instead="backend: python (or onnxruntime, tensorrt, pytorch, ...)",
+    early=True,
 )
 def backend_is_known(model: Subject) -> Iterator[Found]:
     stated = model.config.backend or model.config.platform or model.config.default_model_filename
@@ -43,6 +45,7 @@ def backend_is_known(model: Subject) -> Iterator[Found]:
     "no backend goes with the platform '{platform}'",
     triton="unexpected platform type '{platform}' for {model}",
     instead="backend: NAME, and no 'platform'",
+    early=True,
 )
 def platform_names_a_backend(model: Subject) -> Iterator[Found]:
     normal = model.normal
@@ -56,6 +59,7 @@ def platform_names_a_backend(model: Subject) -> Iterator[Found]:
     "an ensemble has no backend, and this one names '{backend}'",
     triton="Ensemble model '{model}' must have platform type 'ensemble' and empty backend type",
     instead="platform: ensemble, and no 'backend'",
+    early=True,
 )
 def ensembles_have_no_backend(model: Subject) -> Iterator[Found]:
     if model.normal.platform == ENSEMBLE and model.normal.backend:
@@ -67,6 +71,7 @@ def ensembles_have_no_backend(model: Subject) -> Iterator[Found]:
     "the backend '{backend}' does not go with the platform '{platform}'",
     triton="unexpected 'platform' and 'backend' pair, got:{platform}, {backend}",
     instead="leave 'platform' out: the backend says it all",
+    early=True,
 )
 def platform_fits_the_backend(model: Subject) -> Iterator[Found]:
     backend, platform, _ = model.normal
@@ -79,6 +84,7 @@ def platform_fits_the_backend(model: Subject) -> Iterator[Found]:
     "max_batch_size is {size}, and cannot be negative",
     triton="'max_batch_size' must be non-negative value for {model}",
     instead="max_batch_size: 0 for a model without batching",
+    early=True,
 )
 def max_batch_size_is_no_less_than_zero(model: Subject) -> Iterator[Found]:
     if model.config.max_batch_size < 0:
@@ -127,6 +133,7 @@ def fields_that_any_server_knows(model: Subject) -> Iterator[Found]:
     "'{field}' is not known before Triton {release}, and this server is older",
     triton='Message type "{message}" has no field named "{field}".',
     instead="leave '{field}' out, or serve with Triton {release} or newer",
+    early=True,
 )
 def fields_that_the_server_knows(model: Subject) -> Iterator[Found]:
     if model.machine.release is not None:
@@ -160,6 +167,7 @@ def backends_are_installed(model: Subject) -> Iterator[Found]:
     "the server has no repository agent '{agent}'",
     triton="unable to find 'libtritonrepoagent_{agent}.so' for repo agent '{agent}'",
     instead="leave 'model_repository_agents' out, or serve where the agent is installed",
+    early=True,
 )
 def agents_are_installed(model: Subject) -> Iterator[Found]:
     installed = model.machine.agents

@@ -233,7 +233,7 @@ def _shown(dims: Sequence[int]) -> str:
 @rules.across(
     "PIP10",
     "step {step} waits for answers of two decoupled models, which come in different numbers",
-    triton="in ensemble {model}, step of model '{member}' receives inputs originated from different decoupled models",
+    triton="receives inputs originated from different decoupled models",
     instead="one way from each decoupled model, or both after one another",
 )
 def decoupled_answers_do_not_meet(model: Subject, fleet: Fleet) -> Iterator[Found]:
@@ -270,10 +270,13 @@ def _decoupled(member: Subject, fleet: Fleet, depth: int = 0) -> bool:
 @rules.across(
     "PIP11",
     "step {step} runs '{member}', which Triton would refuse",
-    triton="ensemble '{model}' depends on '{member}' which has no loaded version.",
+    triton="{words}",
     instead="what the findings of '{member}' say",
 )
 def members_are_valid(model: Subject, fleet: Fleet) -> Iterator[Found]:
     for index, _step, place, member in members(model, fleet):
         if member.name in model.refused:
-            yield at(*place, "model_name", step=index, member=member.name)
+            words = f"ensemble '{model.name}' depends on '{member.name}' which has no loaded version."
+            if model.refused[member.name]:
+                words = f"ensemble {model.name} contains models that are not available or ambiguous: {member.name}"
+            yield at(*place, "model_name", step=index, member=member.name, words=words)

@@ -48,7 +48,7 @@ class Subject:
         signature: what its artifact says of its inputs and outputs; None where it does not say.
         unreadable: why the artifact cannot be read; empty where it can, or was not tried.
         locate: from a place in ``config`` to the path by which the user knows it.
-        refused: the models checked so far that Triton would refuse.
+        refused: the models checked so far that Triton would refuse, and whether at the first look.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Subject:
     signature: Signature | None = None
     unreadable: str = ""
     locate: Callable[[Place], Path] = field(default=lambda place: place)
-    refused: frozenset[str] = frozenset()
+    refused: Mapping[str, bool] = field(default_factory=dict)
 
     @cached_property
     def normal(self) -> Normal:
@@ -121,6 +121,7 @@ class Rule:
         instead: what to write instead, a template.
         seen: whether a test has seen the real server hold it; else it is taken from Triton's public source, and
             ``unseen`` says why.
+        early: whether Triton holds it when it first reads the configuration, before any model file.
         find: where it is broken.
     """
 
@@ -130,6 +131,7 @@ class Rule:
     triton: str
     instead: str
     unseen: str
+    early: bool
     find: Callable[[Subject, Fleet], Iterable[Found]]
 
     @property
@@ -155,8 +157,9 @@ class Rule:
 class Rules:
     """A list of rules that look at the same part of a configuration."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, early: bool = False) -> None:
         self.all: list[Rule] = []
+        self._early = early
 
     def rule(
         self,
@@ -167,11 +170,23 @@ class Rules:
         instead: str,
         severity: Severity = Severity.ERROR,
         unseen: str = "",
+        early: bool | None = None,
     ) -> Callable[[Callable[[Subject], Iterable[Found]]], Callable[[Subject], Iterable[Found]]]:
         """Make a function that looks at one model a rule."""
 
         def add(find: Callable[[Subject], Iterable[Found]]) -> Callable[[Subject], Iterable[Found]]:
-            self.all.append(Rule(code, severity, says, triton, instead, unseen, lambda subject, _fleet: find(subject)))
+            self.all.append(
+                Rule(
+                    code,
+                    severity,
+                    says,
+                    triton,
+                    instead,
+                    unseen,
+                    self._early if early is None else early,
+                    lambda subject, _fleet: find(subject),
+                )
+            )
             return find
 
         return add
@@ -185,11 +200,14 @@ class Rules:
         instead: str,
         severity: Severity = Severity.ERROR,
         unseen: str = "",
+        early: bool | None = None,
     ) -> Callable[[Callable[[Subject, Fleet], Iterable[Found]]], Callable[[Subject, Fleet], Iterable[Found]]]:
         """Make a function that looks at one model among all others a rule."""
 
         def add(find: Callable[[Subject, Fleet], Iterable[Found]]) -> Callable[[Subject, Fleet], Iterable[Found]]:
-            self.all.append(Rule(code, severity, says, triton, instead, unseen, find))
+            self.all.append(
+                Rule(code, severity, says, triton, instead, unseen, self._early if early is None else early, find)
+            )
             return find
 
         return add

@@ -39,6 +39,7 @@ def _given(control: Any) -> list[str]:
     "a control input has no name",
     triton="sequence batching control tensor must have a name for {model}",
     instead="name: START, or as the model calls it",
+    early=True,
 )
 def control_inputs_have_names(model: Subject) -> Iterator[Found]:
     for index, tensor in enumerate(model.config.sequence_batching.control_input):
@@ -51,6 +52,7 @@ def control_inputs_have_names(model: Subject) -> Iterator[Found]:
     "the control input '{tensor}' is given twice",
     triton="sequence batching control tensor '{tensor}' is specified for multiple control kinds for {model}",
     instead="one control input for each name",
+    early=True,
 )
 def control_inputs_have_different_names(model: Subject) -> Iterator[Found]:
     seen: set[str] = set()
@@ -65,6 +67,7 @@ def control_inputs_have_different_names(model: Subject) -> Iterator[Found]:
     "the control {kind} is given twice",
     triton="sequence batching specifies multiple {kind} tensors for {model}",
     instead="each kind of control once",
+    early=True,
 )
 def control_kinds_are_given_once(model: Subject) -> Iterator[Found]:
     seen: set[str] = set()
@@ -80,6 +83,7 @@ def control_kinds_are_given_once(model: Subject) -> Iterator[Found]:
     triton="sequence batching must specify either 'int32_false_true', 'fp32_false_true' or 'bool_false_true' for "
     "{kind} for {model}",
     instead="fp32_false_true: [0, 1], or the same in another type",
+    early=True,
 )
 def signals_have_values(model: Subject) -> Iterator[Found]:
     for control, kind, place in _controls(model, _SIGNALS):
@@ -93,6 +97,7 @@ def signals_have_values(model: Subject) -> Iterator[Found]:
     triton="sequence batching specifies more than one from 'int32_false_true', 'fp32_false_true' and "
     "'bool_false_true' for {kind} for {model}",
     instead="one of the three",
+    early=True,
 )
 def signals_have_one_type(model: Subject) -> Iterator[Found]:
     for control, kind, place in _controls(model, _SIGNALS):
@@ -106,6 +111,7 @@ def signals_have_one_type(model: Subject) -> Iterator[Found]:
     "the control {kind} has {count} values: one is for false, one for true",
     triton="sequence batching control '{values}' must have exactly 2 entries for {kind} for {model}",
     instead="{values}: [0, 1]",
+    early=True,
 )
 def signals_have_two_values(model: Subject) -> Iterator[Found]:
     for control, kind, place in _controls(model, _SIGNALS):
@@ -120,6 +126,7 @@ def signals_have_two_values(model: Subject) -> Iterator[Found]:
     triton="sequence batching must not specify either 'int32_false_true', 'fp32_false_true' or 'bool_false_true' for "
     "{kind} for {model}",
     instead="data_type: TYPE_UINT64, and none of them",
+    early=True,
 )
 def identities_have_no_values(model: Subject) -> Iterator[Found]:
     for control, kind, place in _controls(model, (_IDENTITY,)):
@@ -132,6 +139,7 @@ def identities_have_no_values(model: Subject) -> Iterator[Found]:
     "the control {kind} has the data type {type}",
     triton="unexpected data type for control {kind} for {model}. Allowed data types are",
     instead="data_type: TYPE_UINT64, TYPE_INT64, TYPE_UINT32, TYPE_INT32 or TYPE_STRING",
+    early=True,
 )
 def identities_are_numbers_or_strings(model: Subject) -> Iterator[Found]:
     for control, kind, place in _controls(model, (_IDENTITY,)):
@@ -145,6 +153,7 @@ def identities_are_numbers_or_strings(model: Subject) -> Iterator[Found]:
     "the preferred batch size {size} is not positive",
     triton="sequence batching preferred batch size must be positive for {model}",
     instead="sizes from 1 to max_batch_size",
+    early=True,
 )
 def preferred_sizes_are_positive(model: Subject) -> Iterator[Found]:
     for index, size in enumerate(model.config.sequence_batching.oldest.preferred_batch_size):
@@ -157,6 +166,7 @@ def preferred_sizes_are_positive(model: Subject) -> Iterator[Found]:
     "the preferred batch size {size} is more than max_batch_size, {most}",
     triton="sequence batching preferred batch size must be <= max batch size for {model}",
     instead="sizes from 1 to max_batch_size, or a greater max_batch_size",
+    early=True,
 )
 def preferred_sizes_are_reached(model: Subject) -> Iterator[Found]:
     for index, size in enumerate(model.config.sequence_batching.oldest.preferred_batch_size):
@@ -169,6 +179,7 @@ def preferred_sizes_are_reached(model: Subject) -> Iterator[Found]:
     "the minimum slot utilization is {share}",
     triton="sequence batching minimum slot utilization must be in range (0.0, 1.0] for {model}",
     instead="a share from 0.0 to 1.0",
+    early=True,
 )
 def slot_utilization_is_a_share(model: Subject) -> Iterator[Found]:
     share = model.config.sequence_batching.direct.minimum_slot_utilization

@@ -109,6 +109,8 @@ def reshapes_are_sizes(model: Subject) -> Iterator[Found]:
 def reshapes_keep_the_size(model: Subject) -> Iterator[Found]:
     for role, tensor, place in _reshaped(model):
         dims, shape = tensor.dims, tensor.reshape.shape
+        if min(shape, default=1) < 1 and -1 not in shape:
+            continue
         if _sizes_differ(dims, shape) or (_same_wildcards(dims, shape) and _trunks(dims) != _trunks(shape)):
             yield at(*place, "reshape", role=role, tensor=tensor.name, dims=list(dims), shape=list(shape))
 
@@ -206,6 +208,7 @@ def non_linear_formats_are_tensorrt(model: Subject) -> Iterator[Found]:
     "the {role} '{tensor}' has a non-linear format, which means 3 dims, and it has {count}",
     triton="Non-linear IO format {role} requires 3 dims for {model}",
     instead="3 dims",
+    unseen="only a server with TensorRT comes that far",
 )
 def non_linear_formats_have_three_dims(model: Subject) -> Iterator[Found]:
     if model.normal.platform != TENSORRT_PLAN:
@@ -231,13 +234,16 @@ def batch_tensors_have_one_source(model: Subject) -> Iterator[Found]:
 @rules.rule(
     "BIO02",
     "a batch input has the data type {type}",
-    triton="unexpected batch input data type '{type}'",
+    triton="{words}",
     instead="data_type: TYPE_INT32 or TYPE_FP32",
 )
 def batch_inputs_are_numbers(model: Subject) -> Iterator[Found]:
     for index, tensor in enumerate(model.config.batch_input):
         if tensor.data_type not in _BATCH_TYPES:
-            yield at("batch_input", index, "data_type", type=protobuf.data_type_name(tensor.data_type))
+            words = "batch input data type must be TYPE_INT32 or TYPE_FP32"
+            if tensor.data_type == NO_TYPE:
+                words = "unexpected batch input data type 'TYPE_INVALID'"
+            yield at("batch_input", index, "data_type", type=protobuf.data_type_name(tensor.data_type), words=words)
 
 
 @rules.rule(
