@@ -20,6 +20,15 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    # Between single quotes some characters that nobody sees would end a line, and come back as spaces.
+    style = None if text.isprintable() else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
 def dump(value: Mapping[str, Any]) -> str:
     """The YAML text that says a mapping of plain values, in its order. Reading it as a spec gives them again."""
     text = yaml.dump(
