@@ -387,11 +387,9 @@ def test_samples_are_found_again_from_the_repository(project: Path) -> None:
     spec.write_text(SPEC.replace("source: src,", 'source: src, samples: {X: "*.png"},'))
     assignment = "models.digits.samples={input: [[1.5]]}"
     assert tritonkit("build-repo", spec, "--set", assignment, "-o", repository).exit_code == 0
-    assert samples(repository, "digits", {})[0] == {"input": "[[1.5]]"}
-    texts, folder = samples(repository, "reader", {})
-    assert texts == {"X": "*.png"}
+    texts, folder = samples(repository, {})
+    assert texts == {"digits": {"input": "[[1.5]]"}, "reader": {"X": "*.png"}}
     assert folder.samefile(project)
-    assert samples(repository, "both", {})[0] == {}
-    assert samples(project / "elsewhere", "digits", {})[0] == {}
+    assert samples(project / "elsewhere", {})[0] == {}
     spec.unlink()
-    assert samples(repository, "digits", {})[0] == {}
+    assert samples(repository, {})[0] == {}

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tritonkit import __version__
-from tritonkit.cli import build, check, import_repository, schema
+from tritonkit.cli import bench, build, check, doctor, import_repository, infer, init, schema, serve
 from tritonkit.cli.console import ErrorGroup
 
 app = typer.Typer(
@@ -38,10 +38,15 @@ def options(
     """Options before the command; ``debug`` is read where errors are printed."""
 
 
+init.register(app)
 build.register(app)
-import_repository.register(app)
 check.register(app)
+import_repository.register(app)
 schema.register(app)
+doctor.register(app)
+infer.register(app)
+bench.register(app)
+serve.register(app)
 
 
 def main() -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 from tritonkit.repository import manifest
 
 
-def samples(repository: Path, model: str, environment: Mapping[str, str]) -> tuple[dict[str, str], Path]:
-    """The ``samples`` of a model: for each input a path, a pattern or JSON text; and the folder that paths start from.
+def samples(repository: Path, environment: Mapping[str, str]) -> tuple[dict[str, dict[str, str]], Path]:
+    """For each model that has ``samples``: for each input a path, a pattern or JSON text. And where paths start.
 
-    Both are empty-handed where tritonkit did not build the repository, or its spec is gone: a repository serves
-    without its spec, and samples are only a convenience.
+    There are none where tritonkit did not build the repository, or its spec is gone: a repository serves without its
+    spec, and samples are only a convenience.
 
     Raises:
         SpecError: the spec is there and cannot be used.
@@ -25,7 +25,9 @@ def samples(repository: Path, model: str, environment: Mapping[str, str]) -> tup
     from tritonkit.spec.loading import load
 
     loaded = load(files, inputs.assignments, environment)
-    known = loaded.spec.models.get(model)
-    given = known.samples if known else {}
-    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in given.items()}
+    texts = {
+        model: {name: value if isinstance(value, str) else json.dumps(value) for name, value in said.samples.items()}
+        for model, said in loaded.spec.models.items()
+        if said.samples
+    }
     return texts, loaded.directory

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tritonkit.errors import TritonkitError
+from tritonkit.serve import backend_directory
+from tritonkit.tools import tritonserver
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tritonserver.TritonServer:
+    monkeypatch.setenv("TRITONKIT_CACHE", str(tmp_path / "cache"))
+    return tritonserver.find()
+
+
+def test_holds_what_the_server_needs(server: tritonserver.TritonServer) -> None:
+    place = backend_directory.assemble(server)
+    assert sorted(path.relative_to(place).as_posix() for path in place.rglob("*")) == [
+        "onnxruntime",
+        "onnxruntime/model.py",
+        "python",
+        "python/libtriton_python.so",
+        "python/triton_python_backend_stub",
+        "python/triton_python_backend_utils.py",
+    ]
+    assert not (place / "python/libtriton_python.so").is_symlink()
+    assert (place / "python/triton_python_backend_stub").resolve() == server.stub
+    assert (place / "python/triton_python_backend_utils.py").is_symlink()
+
+
+def test_is_made_once_and_reused(server: tritonserver.TritonServer) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        places = set(pool.map(backend_directory.assemble, [server] * 8))
+    (place,) = places
+    before = place.stat().st_mtime_ns
+    assert backend_directory.assemble(server) == place
+    assert place.stat().st_mtime_ns == before
+    assert list(place.parent.iterdir()) == [place], "nothing half made is left"
+
+
+def test_another_backend_makes_another_directory(
+    server: tritonserver.TritonServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = backend_directory.assemble(server)
+    changed = tmp_path / "backends"
+    shutil.copytree(backend_directory.OWN_BACKENDS, changed)
+    (changed / "onnxruntime/model.py").write_text("# other\n")
+    monkeypatch.setattr(backend_directory, "OWN_BACKENDS", changed)
+    after = backend_directory.assemble(server)
+    assert after != before
+    assert (after / "onnxruntime/model.py").read_text() == "# other\n"
+    assert (before / "onnxruntime/model.py").read_text() != "# other\n"
+
+
+def test_a_failure_leaves_nothing(
+    server: tritonserver.TritonServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(TritonkitError, match="cannot be made: No space left"):
+        backend_directory.assemble(server)
+    assert list((tmp_path / "cache/backends").iterdir()) == []

@@ -1,0 +1,92 @@
+"""What the server did meanwhile: differences of its own statistics, which count everything since a model's load."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tritonkit.client.endpoint import Endpoint
+
+
+@dataclass(frozen=True)
+class Activity:
+    """One model's work between two moments, whoever asked for it.
+
+    Attributes:
+        model: its name.
+        requests: requests that succeeded.
+        failures: requests that failed.
+        inferences: items computed; a request with a batch of 8 is 8.
+        executions: calls of the model; with dynamic batching one call may serve many requests.
+        queue: mean time a request waited for an instance, in microseconds.
+        batches: how many executions there were of each batch size.
+        cache_hits: requests that the response cache answered.
+    """
+
+    model: str
+    requests: int
+    failures: int
+    inferences: int
+    executions: int
+    queue: float
+    batches: Mapping[int, int]
+    cache_hits: int
+
+    @property
+    def average_batch(self) -> float | None:
+        """Items in one execution, on average; None when there was none."""
+        return self.inferences / self.executions if self.executions else None
+
+
+Snapshot = Mapping[str, Mapping[str, Any]]
+
+
+def snapshot(endpoint: Endpoint, models: Iterable[str]) -> Snapshot:
+    """The statistics of these models now.
+
+    Raises:
+        RequestFailed: the server cannot be reached, or has no such model.
+    """
+    return {model: endpoint.statistics(model) for model in models}
+
+
+def between(before: Snapshot, after: Snapshot) -> tuple[Activity, ...]:
+    """What each model of both snapshots did from one to the other."""
+    return tuple(_difference(model, before[model], after[model]) for model in before if model in after)
+
+
+def _difference(model: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Activity:
+    first, last = _totals(before), _totals(after)
+    # A model that was loaded again in between counts from zero: then the later figures are all there is.
+    change = last - first if all(last[key] >= first[key] for key in first) else last
+    waits = change["queue"]
+    return Activity(
+        model=model,
+        requests=change["success"],
+        failures=change["fail"],
+        inferences=change["inferences"],
+        executions=change["executions"],
+        queue=change["queue_ns"] / waits / 1000 if waits else 0.0,
+        batches={
+            int(key.removeprefix("batch ")): count
+            for key, count in sorted(change.items())
+            if key.startswith("batch ") and count
+        },
+        cache_hits=change["cache_hit"],
+    )
+
+
+def _totals(statistics: Mapping[str, Any]) -> Counter[str]:
+    totals: Counter[str] = Counter()
+    for version in statistics.get("model_stats", []):
+        times = version.get("inference_stats", {})
+        totals["inferences"] += int(version.get("inference_count", 0))
+        totals["executions"] += int(version.get("execution_count", 0))
+        for name in ("success", "fail", "queue", "cache_hit"):
+            totals[name] += int(times.get(name, {}).get("count", 0))
+        totals["queue_ns"] += int(times.get("queue", {}).get("ns", 0))
+        for batch in version.get("batch_stats", []):
+            totals[f"batch {batch['batch_size']}"] += int(batch["compute_infer"]["count"])
+    return totals

@@ -1,0 +1,66 @@
+"""Running one perf_analyzer: in a process group of its own, and never left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from tritonkit.tools.launcher import tied
+
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - POSIX shared memory lies there on Linux
+# perf_analyzer talks to the server directly; a proxy would be measured along, or refuse.
+_PROXIES = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")
+# Asked to stop, it waits for the requests in flight, then removes its shared memory.
+_GRACE = 5.0
+
+
+def run(argv: Sequence[str], env: Mapping[str, str], log: Path, *, deadline: float, regions: Iterable[str]) -> bool:
+    """Run perf_analyzer to its end, however that comes about.
+
+    Interrupted (KeyboardInterrupt or any other exception), it is stopped before the exception goes on.
+
+    Args:
+        argv: its command line, with an absolute path first.
+        env: variables on top of our own.
+        log: where everything that it writes is appended.
+        deadline: seconds after which it is stopped.
+        regions: the shared memory that it makes, by name; empty when it makes none. What it leaves is removed.
+
+    Returns:
+        Whether it ended by itself. Its exit code is not told: it says nothing.
+    """
+    inherited = {name: value for name, value in os.environ.items() if name.lower() not in _PROXIES}
+    made = [region for region in regions if not (_SHARED_MEMORY / region).exists()]
+    # SIGINT lets it remove its shared memory also when we are killed; without any, nothing is to be waited for.
+    end_with_us = signal.SIGINT if made else signal.SIGKILL
+    with log.open("ab") as sink:
+        process = subprocess.Popen(
+            tied(argv, end_with_us),
+            env=inherited | dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        process.wait(deadline)
+    except subprocess.TimeoutExpired:
+        return False
+    finally:
+        _stop(process)
+        for region in made:
+            (_SHARED_MEMORY / region).unlink(missing_ok=True)
+    return True
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    for number in (signal.SIGINT, signal.SIGKILL):
+        if process.poll() is None:
+            os.killpg(process.pid, number)
+            try:
+                process.wait(_GRACE)
+            except subprocess.TimeoutExpired:
+                continue

@@ -1,0 +1,109 @@
+"""What a benchmark ran on: figures mean nothing without it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from tritonkit import __version__
+from tritonkit.client.endpoint import Addresses, Endpoint
+from tritonkit.errors import CommandFailed, ToolMissing
+from tritonkit.tools.commands import run
+from tritonkit.tools.perf_analyzer import PerfAnalyzer
+
+_GPU_QUERY = ("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The machine that perf_analyzer ran on.
+
+    Attributes:
+        cpu: the processor's name.
+        cores: the logical cores that this process may use.
+        memory_bytes: the main memory.
+        system: kernel and C library.
+        python: the Python version.
+        gpus: each GPU's name and driver version; empty without one.
+    """
+
+    cpu: str
+    cores: int
+    memory_bytes: int
+    system: str
+    python: str
+    gpus: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where figures come from.
+
+    Attributes:
+        tritonkit: tritonkit's version.
+        perf_analyzer: perf_analyzer's version.
+        started: when the sweep began, in ISO 8601.
+        server: the server's name, version and addresses.
+        machine: what perf_analyzer ran on.
+        models: each model's configuration, as the server gives it.
+    """
+
+    tritonkit: str
+    perf_analyzer: str
+    started: str
+    server: Mapping[str, str]
+    machine: Machine
+    models: Mapping[str, Mapping[str, Any]]
+
+
+def gather(server: Addresses, analyzer: PerfAnalyzer, models: Iterable[str]) -> Provenance:
+    """Where the figures of a sweep that begins now come from.
+
+    Raises:
+        RequestFailed: the server cannot be reached, or has no such model.
+    """
+    endpoint = Endpoint(server.http)
+    told = endpoint.server_metadata()
+    return Provenance(
+        tritonkit=__version__,
+        perf_analyzer=analyzer.version,
+        started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        server={"name": str(told["name"]), "version": str(told["version"]), **asdict(server)},
+        machine=this_machine(),
+        models={model: endpoint.config(model) for model in models},
+    )
+
+
+def this_machine() -> Machine:
+    """The machine that we run on."""
+    return Machine(
+        cpu=_cpu(),
+        cores=len(os.sched_getaffinity(0)),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        system=f"{platform.system()} {platform.release()}, {' '.join(platform.libc_ver())}",
+        python=platform.python_version(),
+        gpus=_gpus(),
+    )
+
+
+def _cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _gpus() -> tuple[str, ...]:
+    if shutil.which(_GPU_QUERY[0]) is None:
+        return ()
+    try:
+        return tuple(line.strip() for line in run(_GPU_QUERY, timeout=30).splitlines() if line.strip())
+    except (CommandFailed, ToolMissing):
+        # The program is there and no driver: as good as no GPU.
+        return ()

@@ -1,0 +1,148 @@
+"""How a deployment looks on the terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from tritonkit.cli.console import messages
+from tritonkit.client.endpoint import Endpoint, ModelState
+from tritonkit.errors import RequestFailed
+from tritonkit.serve.diagnosis import loud_lines
+from tritonkit.serve.logs import Follower
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from tritonkit.serve import Deployment, Plan
+
+FOLLOW_PERIOD = 0.2
+
+
+class Screen:
+    """What a foreground ``up`` shows: a spinner, the ready block, then restarts and the servers' complaints."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._logs = [spec.log for spec in plan.processes]
+        self._spinner = ExitStack()
+        self._before: Deployment | None = None
+        self._was_ready = False
+        self._follower: Thread | None = None
+        self._ended = Event()
+
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        if self._follower is not None:
+            # It has last words to show; a server that is gone makes it wait for nothing.
+            self._follower.join(FOLLOW_PERIOD * 5)
+        self._spinner.close()
+
+    def changed(self, deployment: Deployment) -> None:
+        """Show a new state; the first one comes when the servers have been started, and do not wait for this."""
+        before, self._before = self._before, deployment
+        if before is None:
+            self._spinner.enter_context(spinner("starting"))
+            return
+        if not self._was_ready:
+            if deployment.ready:
+                self._was_ready = True
+                self._spinner.close()
+                typer.echo(headline(deployment))
+                # Off the supervisor's thread: this one asks the server, which may be slow to answer.
+                self._follower = Thread(target=self._follow, args=(deployment,), daemon=True)
+                self._follower.start()
+            return
+        for old, new in zip(before.servers, deployment.servers, strict=True):
+            if new.phase == "backoff" and old.phase != new.phase:
+                typer.echo(f"{new.name} {new.reason}; it is started again", err=True)
+            elif new.phase == "ready" and old.phase != new.phase:
+                typer.echo(f"{new.name} is ready again", err=True)
+            elif new.phase == "stopping" and old.phase != new.phase:
+                typer.echo(f"stopping {new.name} (a second Ctrl-C ends it at once)", err=True)
+
+    def _follow(self, deployment: Deployment) -> None:
+        followers = [Follower(log, last=0) for log in self._logs]
+        typer.echo(guide(deployment, stop="Ctrl-C"))
+        ended = False
+        while not ended:
+            ended = self._ended.wait(FOLLOW_PERIOD)
+            for follower in followers:
+                for line in loud_lines(follower.read()):
+                    typer.echo(line, err=True)
+
+
+def spinner(text: str) -> AbstractContextManager[object]:
+    """A spinner on standard error while something lasts, where that is a terminal."""
+    return messages().status(text) if sys.stderr.isatty() else nullcontext()
+
+
+def headline(deployment: Deployment) -> str:
+    """That a deployment has just become ready."""
+    return f"ready in {time.time() - deployment.started:.1f} s"
+
+
+def guide(deployment: Deployment, *, stop: str) -> str:
+    """What a user needs to know of a deployment that is ready: addresses, models, what to do with it."""
+    names = list(dict.fromkeys(model.name for model in models(deployment) if model.state == "READY"))
+    lines = [addresses(deployment), f"  models   {', '.join(names) or 'none loaded'}"]
+    example = _example(deployment, names)
+    if example:
+        lines.append(f"  try      {example}")
+    return "\n".join([*lines, f"  stop     {stop}"])
+
+
+def addresses(deployment: Deployment) -> str:
+    """Where a deployment answers, one line an address."""
+    return "\n".join(
+        (
+            f"  HTTP     http://{deployment.http}",
+            f"  gRPC     {deployment.grpc}",
+            f"  metrics  http://{deployment.metrics}/metrics",
+        )
+    )
+
+
+def models(deployment: Deployment) -> list[ModelState]:
+    """The models of every server that answers."""
+    found: list[ModelState] = []
+    for server in deployment.servers:
+        try:
+            found += Endpoint(server.http).index()
+        except RequestFailed:
+            continue
+    return found
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: ``12 s``, ``5 min``, ``3.2 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _example(deployment: Deployment, names: list[str]) -> str | None:
+    described = []
+    try:
+        for name in names[:20]:
+            described.append(Endpoint(deployment.http).metadata(name))
+    except RequestFailed:
+        return None
+    # An ensemble is what a client calls; its members are the parts.
+    described.sort(key=lambda model: model.get("platform") != "ensemble")
+    if not described or not described[0].get("inputs"):
+        return None
+    inputs: list[dict[str, Any]] = described[0]["inputs"]
+    given = " ".join(
+        f"--input {tensor['name']}=@{'FILE' if tensor['datatype'] == 'BYTES' else 'VALUES.json'}" for tensor in inputs
+    )
+    return f"tritonkit infer {described[0]['name']} {given}"

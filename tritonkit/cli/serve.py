@@ -1,0 +1,201 @@
+"""``up``, ``status``, ``logs`` and ``down``: a project's deployment, from the command line."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tritonkit.cli.console import print_json, print_table
+from tritonkit.cli.served import Assignments, Targets, served
+
+if TYPE_CHECKING:
+    from tritonkit.serve import Plan
+
+FOLLOW_PERIOD = 0.2
+# What a plan shows of a process's environment: what tritonkit sets, and not all that the user has.
+SHOWN_VARIABLES = ("LD_LIBRARY_PATH", "PATH", "TRITONKIT_DEPLOYMENT")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.command(epilog="Example: tritonkit up spec.yaml --detach && tritonkit status && tritonkit down")(up)
+    app.command(epilog="Example: tritonkit status --json")(status)
+    app.command(epilog="Example: tritonkit logs --follow --tail 20")(logs)
+    app.command(epilog="Example: tritonkit down")(down)
+
+
+def up(
+    targets: Targets = None,
+    assignments: Assignments = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Serve in the background; return when every model is READY.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be started, and end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print JSON.")] = False,
+    host: Annotated[str, typer.Option(help="The IPv4 address to listen on.")] = "127.0.0.1",
+    http_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8001,
+    metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8002,
+    start_timeout: Annotated[
+        float, typer.Option(min=0.1, metavar="SECONDS", help="From the start to every model READY.")
+    ] = 300.0,
+    stop_timeout: Annotated[
+        float, typer.Option(min=0.0, metavar="SECONDS", help="For the end of a server, before it is killed.")
+    ] = 30.0,
+    log_verbose: Annotated[int, typer.Option(min=0, metavar="LEVEL", help="Triton's verbosity.")] = 0,
+    server_arg: Annotated[
+        list[str] | None,
+        typer.Option(metavar="--FLAG=VALUE", help="A further flag of tritonserver; may be repeated."),
+    ] = None,
+) -> None:
+    """Build a spec's repository if it is not current, and serve it until Ctrl-C, or in the background with --detach."""
+    from tritonkit import serve
+
+    if as_json and not dry_run:
+        raise typer.BadParameter("--json goes with --dry-run")
+    chosen = served(targets or [], assignments or [], dry_run=dry_run)
+    request = serve.Request(
+        repository=chosen.repository.resolve(),
+        project=Path.cwd(),
+        spec=chosen.spec and chosen.spec.resolve(),
+        models=chosen.models,
+        host=host,
+        ports={"http": http_port, "grpc": grpc_port, "metrics": metrics_port},
+        log_verbose=log_verbose,
+        server_args=tuple(server_arg or ()),
+        policy=serve.Policy(start_timeout=start_timeout, stop_timeout=stop_timeout),
+    )
+    plan = serve.plan(request, serve.survey(request))
+    if dry_run:
+        _print_plan(plan, as_json)
+    elif detach:
+        _up_detached(plan)
+    else:
+        _up_foreground(plan)
+
+
+def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show what runs in this folder: its servers, models and addresses."""
+    from tritonkit import serve
+    from tritonkit.cli.deployment import addresses, duration, models
+
+    deployment = serve.running(Path.cwd())
+    loaded = models(deployment)
+    if as_json:
+        print_json({**asdict(deployment), "models": [asdict(model) for model in loaded]})
+        return
+    typer.echo(addresses(deployment))
+    print_table(
+        ("SERVER", "STATE", "FOR", "PID", "RESTARTS", "LAST FAULT"),
+        [
+            (
+                server.name,
+                server.phase,
+                duration(time.time() - server.since),
+                server.pid or "-",
+                server.restarts,
+                server.reason.partition("\n")[0] or "-",
+            )
+            for server in deployment.servers
+        ],
+        right=("FOR", "PID", "RESTARTS"),
+    )
+    if loaded:
+        print_table(
+            ("MODEL", "VERSION", "STATE", "REASON"),
+            [(model.name, model.version or "-", model.state or "-", model.reason or "-") for model in loaded],
+        )
+
+
+def logs(
+    server: Annotated[
+        str | None, typer.Argument(help="One server's name, or `supervisor`. Default: every server.")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with what is added, until the servers have stopped.")
+    ] = False,
+    tail: Annotated[int, typer.Option(min=0, metavar="LINES", help="How many of the last lines.")] = 100,
+) -> None:
+    """Print the logs of this folder's servers, also those of a run that has ended."""
+    from tritonkit.serve.logs import Follower, files
+    from tritonkit.serve.state import recorded
+
+    followers = {name: Follower(path, last=tail) for name, path in files(Path.cwd(), server).items()}
+    while True:
+        deployment = recorded(Path.cwd())
+        for name, follower in followers.items():
+            for line in follower.read():
+                typer.echo(line if len(followers) == 1 else f"{name} | {line}")
+        if not follow or deployment is None or not deployment.alive:
+            return
+        time.sleep(FOLLOW_PERIOD)
+
+
+def down() -> None:
+    """Stop what runs in this folder, and wait for its end."""
+    from tritonkit import serve
+    from tritonkit.cli.deployment import spinner
+
+    with spinner("stopping"):
+        stopped = serve.down(Path.cwd())
+    if stopped.deployment is not None:
+        names = ", ".join(server.name for server in stopped.deployment.servers)
+        how = " (killed: it did not end in time)" if stopped.killed else ""
+        typer.echo(f"stopped {names}, serving {stopped.deployment.repository}{how}")
+    elif stopped.leftover:
+        processes = "1 process" if stopped.leftover == 1 else f"{stopped.leftover} processes"
+        typer.echo(f"ended {processes} that a killed run had left")
+    else:
+        typer.echo("nothing is running here")
+
+
+def _up_foreground(plan: Plan) -> None:
+    from tritonkit.cli.deployment import Screen
+    from tritonkit.serve.deployment import serve
+    from tritonkit.serve.state import Claim
+
+    claim = Claim(plan.project)
+    with Screen(plan) as screen:
+        number = serve(plan, claim, screen.changed)
+    typer.echo("stopped", err=True)
+    raise typer.Exit(128 + number)
+
+
+def _up_detached(plan: Plan) -> None:
+    from tritonkit.cli.deployment import guide, headline, spinner
+    from tritonkit.serve.detached import Detached
+    from tritonkit.serve.state import Claim
+
+    starting = Detached(plan, Claim(plan.project))
+    with spinner("starting"):
+        deployment = starting.wait()
+    typer.echo(headline(deployment))
+    typer.echo(guide(deployment, stop="tritonkit down"))
+
+
+def _print_plan(plan: Plan, as_json: bool) -> None:
+    if as_json:
+        document = asdict(plan)
+        for process in document["processes"]:
+            process["env"] = _shown(process["env"])
+        print_json(document)
+        return
+    for process in plan.processes:
+        rows = [
+            ("program", process.argv[0]),
+            *(("", argument) for argument in process.argv[1:]),
+            *(("environment", f"{name}={value}") for name, value in _shown(process.env).items()),
+            ("folder", process.cwd),
+            ("log", process.log),
+            ("ready when", f"{', '.join(process.models) or 'the server'} READY at {process.http}"),
+        ]
+        print_table(("PROCESS", process.name), rows)
+
+
+def _shown(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: environment[name] for name in SHOWN_VARIABLES if name in environment}

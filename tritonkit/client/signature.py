@@ -1,0 +1,124 @@
+"""What one loaded model takes and gives, put together from its metadata and its configuration."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Any
+
+from tritonkit.client.endpoint import Endpoint
+from tritonkit.errors import RequestFailed
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input or output of a model.
+
+    Attributes:
+        name: its name.
+        datatype: Triton's name on the wire: ``FP32``, ``UINT8``, ``BYTES`` (a configuration says STRING) ...
+        dims: the shape of one item, without the batch dimension; -1 where any size is taken.
+        optional: whether a request may leave it out.
+        labels: whether the model has class labels for it.
+    """
+
+    name: str
+    datatype: str
+    dims: tuple[int, ...]
+    optional: bool = False
+    labels: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.datatype}{list(self.dims)}".replace(" ", "")
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One loaded model, as its callers see it.
+
+    Attributes:
+        model: its name.
+        versions: the versions that are loaded.
+        max_batch_size: the largest batch of one request; 0 where the model has no batch dimension.
+        inputs: what it takes.
+        outputs: what it gives.
+        members: the models of an ensemble, in its order and each once; empty for any other model.
+        decoupled: whether it may give any number of answers to one request.
+    """
+
+    model: str
+    versions: tuple[str, ...]
+    max_batch_size: int
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    members: tuple[str, ...] = ()
+    decoupled: bool = False
+
+
+def signature(endpoint: Endpoint, model: str, version: str = "") -> Signature:
+    """What ``model`` takes and gives.
+
+    Raises:
+        RequestFailed: the server has no such model (those it has are named), or the model is not ready.
+    """
+    try:
+        metadata = endpoint.metadata(model, version)
+        config = endpoint.config(model, version)
+    except RequestFailed as error:
+        raise _explained(endpoint, model, version, error) from error
+    return read(metadata, config)
+
+
+def read(metadata: dict[str, Any], config: dict[str, Any]) -> Signature:
+    """The signature in a server's answers for ``metadata`` and ``config``."""
+    batch = int(config.get("max_batch_size", 0))
+    details = {entry["name"]: entry for entry in [*config.get("input", []), *config.get("output", [])]}
+
+    def tensor(entry: dict[str, Any]) -> Tensor:
+        detail = details.get(entry["name"], {})
+        shape = tuple(int(size) for size in entry["shape"])
+        return Tensor(
+            name=entry["name"],
+            datatype=entry["datatype"],
+            dims=shape[1:] if batch else shape,
+            optional=bool(detail.get("optional")),
+            labels=bool(detail.get("label_filename")),
+        )
+
+    steps = config.get("ensemble_scheduling", {}).get("step", [])
+    return Signature(
+        model=metadata["name"],
+        versions=tuple(metadata.get("versions", ())),
+        max_batch_size=batch,
+        inputs=tuple(tensor(entry) for entry in metadata.get("inputs", [])),
+        outputs=tuple(tensor(entry) for entry in metadata.get("outputs", [])),
+        members=tuple(dict.fromkeys(step["model_name"] for step in steps)),
+        decoupled=bool(config.get("model_transaction_policy", {}).get("decoupled")),
+    )
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """A question that names the closest of ``known`` to a name that is not among them; empty without one."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _explained(endpoint: Endpoint, model: str, version: str, refused: RequestFailed) -> RequestFailed:
+    try:
+        states = endpoint.index()
+    except RequestFailed:
+        return refused
+    mine = [state for state in states if state.name == model]
+    names = list(dict.fromkeys(state.name for state in states))
+    if not mine:
+        there = f"It has: {', '.join(names)}." if names else "It has no models."
+        return RequestFailed(
+            f"{endpoint.address} has no model {model!r}. {there}", hint=nearest(model, names).strip() or None
+        )
+    if not any(state.state == "READY" for state in mine):
+        why = "; ".join(f"version {state.version or '?'}: {state.state} {state.reason}".strip() for state in mine)
+        return RequestFailed(f"{endpoint.address}: model {model!r} is not ready ({why})")
+    if version and all(state.version != version for state in mine):
+        versions = ", ".join(state.version for state in mine)
+        return RequestFailed(f"{endpoint.address}: model {model!r} has no version {version}. It has: {versions}.")
+    return refused

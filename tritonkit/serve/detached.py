@@ -1,0 +1,118 @@
+"""A deployment whose supervisor lives on in a session of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from tritonkit.errors import LaunchFailed, TritonkitError
+from tritonkit.serve.deployment import serve
+from tritonkit.serve.diagnosis import tail
+from tritonkit.serve.plans import Plan
+from tritonkit.serve.state import Claim, Deployment, directory, running
+
+
+class Detached:
+    """A supervisor that was started in the background."""
+
+    def __init__(self, plan: Plan, claim: Claim) -> None:
+        """Fork the supervisor, which takes ``claim`` over. Only a process with one thread may do this."""
+        self._plan = plan
+        self._log = directory(plan.project) / "logs" / "supervisor.log"
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._reader, writer = os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            os.close(self._reader)
+            _supervise(plan, claim, self._log, writer)
+        os.close(writer)
+        claim.release(forget=False)
+
+    def wait(self) -> Deployment:
+        """Return when every model is READY.
+
+        Raises:
+            LaunchFailed: it did not come up; nothing of it runs any more.
+        """
+        try:
+            with open(self._reader, encoding="utf-8") as reader:
+                said = reader.readline()
+        except BaseException:
+            # Ctrl-C while it starts: what was begun is taken back.
+            os.kill(self._pid, signal.SIGTERM)
+            os.waitpid(self._pid, 0)
+            raise
+        answer = json.loads(said) if said else {"message": self._died()}
+        if "message" in answer:
+            os.waitpid(self._pid, 0)
+            log = answer.get("log")
+            raise LaunchFailed(
+                answer["message"],
+                process=answer.get("process"),
+                log=Path(log) if log else None,
+                hint=answer.get("hint"),
+            )
+        return running(self._plan.project)
+
+    def _died(self) -> str:
+        return f"the supervisor ended before the server was ready:\n{tail(self._log).strip()}"
+
+
+def _supervise(plan: Plan, claim: Claim, log: Path, writer: int) -> None:
+    """The forked process: it never returns."""
+    code = 1
+    try:
+        os.setsid()
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        words = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        for source, target in ((nothing, 0), (words, 1), (words, 2)):
+            os.dup2(source, target)
+        waiting = [writer]
+
+        def on_change(deployment: Deployment) -> None:
+            for server in deployment.servers:
+                reason = f" ({server.reason})" if server.reason else ""
+                _note(f"{server.name} {server.phase}, pid {server.pid}{reason}")
+            if deployment.ready and waiting:
+                _answer(waiting.pop(), {})
+
+        try:
+            code = 128 + serve(plan, claim, on_change)
+            _note("stopped")
+        except TritonkitError as error:
+            _note(str(error))
+            code = error.exit_code
+            if waiting:
+                _answer(
+                    waiting.pop(),
+                    {
+                        "message": error.args[0],
+                        "hint": error.hint,
+                        "process": getattr(error, "process", None),
+                        "log": str(getattr(error, "log", None) or log),
+                    },
+                )
+    except BrokenPipeError:
+        _note("stopped: nobody waits any more for this start")
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Not exit(): what the parent had open and registered is not this process's to finish.
+        os._exit(code)
+
+
+def _answer(writer: int, answer: dict[str, str | None]) -> None:
+    with open(writer, "w", encoding="utf-8") as pipe:
+        pipe.write(json.dumps(answer) + "\n")
+
+
+def _note(text: str) -> None:
+    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", flush=True)

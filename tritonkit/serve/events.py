@@ -1,0 +1,93 @@
+"""What happens to the processes of a deployment, and what is done about it: the words of ``serve.machine``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Tick:
+    """Time has passed; a deployment starts with it."""
+
+
+@dataclass(frozen=True)
+class Spawned:
+    """A process was started."""
+
+    name: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class SpawnFailed:
+    """A process could not be started at all."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class BecameReady:
+    """A process answers, and every model that it must serve is READY."""
+
+    name: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A process that runs will never become ready, or is ready no longer."""
+
+    name: str
+    pid: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Exited:
+    """A process ended, with its exit code (negative: the signal that ended it)."""
+
+    name: str
+    pid: int
+    returncode: int
+
+
+@dataclass(frozen=True)
+class StopAsked:
+    """The deployment is to stop; ``at_once`` leaves no time for requests in flight."""
+
+    at_once: bool = False
+
+
+Event = Tick | Spawned | SpawnFailed | BecameReady | Unusable | Exited | StopAsked
+
+
+@dataclass(frozen=True)
+class Spawn:
+    """Start the process."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Terminate:
+    """Send SIGTERM to the process."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Kill:
+    """SIGKILL the process and everything that it started."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Clean:
+    """The process has ended: end what it started, and remove its shared memory."""
+
+    name: str
+
+
+Action = Spawn | Terminate | Kill | Clean

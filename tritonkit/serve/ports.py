@@ -1,0 +1,88 @@
+"""TCP ports: free ones, and who holds the ones that are not."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Mapping
+
+from tritonkit.errors import LaunchFailed, TritonkitError
+from tritonkit.serve.procfs import port_holder
+
+
+def choose(address: str, wanted: Mapping[str, int]) -> dict[str, int]:
+    """The ports to listen on: the wanted ones, after a look that they are free, and a free one for each 0.
+
+    Args:
+        address: the IPv4 address to listen on.
+        wanted: a port for each service, by the service's name.
+
+    Raises:
+        LaunchFailed: a port is taken; the message names the service, the port and who holds it.
+        TritonkitError: two services want one port, or the address cannot be listened on.
+    """
+    fixed = [port for port in wanted.values() if port]
+    for service, port in wanted.items():
+        if port and fixed.count(port) > 1:
+            raise TritonkitError(f"port {port} is asked for twice ({service} and another service)")
+    held: list[socket.socket] = []
+    chosen = {}
+    try:
+        for service, port in wanted.items():
+            # All are held until the last is chosen, so that no port is chosen twice.
+            held.append(_bound(address, service, port))
+            chosen[service] = held[-1].getsockname()[1]
+    finally:
+        for listener in held:
+            listener.close()
+    return chosen
+
+
+def resolve(host: str) -> str:
+    """The IPv4 address of ``host``. tritonserver does not listen on names, nor on IPv6 with all its services.
+
+    Raises:
+        TritonkitError: it has none.
+    """
+    try:
+        if not host:
+            raise OSError("it is empty")
+        return str(socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
+    except (OSError, UnicodeError) as error:
+        raise TritonkitError(
+            f"--host {host!r}: no IPv4 address ({error})", hint="Give an IPv4 address of this machine, or 127.0.0.1."
+        ) from error
+
+
+def join(address: str, port: int) -> str:
+    """``host:port`` for a client on this machine; the address that means all becomes the loopback one."""
+    reached = "127.0.0.1" if address == "0.0.0.0" else address  # noqa: S104 - compared, not bound
+    return f"{reached}:{port}"
+
+
+def _bound(address: str, service: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        # As tritonserver does: connections that have just ended do not hold a port.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address, port))
+        listener.listen(1)
+    except OSError as error:
+        listener.close()
+        raise _refused(address, service, port, error) from error
+    return listener
+
+
+def _refused(address: str, service: str, port: int, error: OSError) -> TritonkitError:
+    option = f"--{service}-port"
+    if error.errno == errno.EADDRINUSE:
+        holder = port_holder(port)
+        return LaunchFailed(
+            f"{service} port {port} is in use" + (f" by process {holder}" if holder else ""),
+            hint=f"Stop that program, or choose another port ({option} 0 takes a free one).",
+        )
+    if error.errno == errno.EACCES:
+        return TritonkitError(
+            f"{service} port {port} may not be listened on by this user", hint=f"Choose {option} above 1023."
+        )
+    return TritonkitError(f"cannot listen on {address}:{port} ({service}): {error.strerror}")

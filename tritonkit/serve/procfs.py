@@ -1,0 +1,90 @@
+"""What /proc says: children, when a process began, who holds a port.
+
+A process may go away between two reads; every function takes that as "not there".
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+PROC = Path("/proc")
+_LISTEN = "0A"
+
+
+def start_ticks(pid: int) -> int | None:
+    """When the process began, in clock ticks since boot; None when there is no such process."""
+    fields = _stat(pid)
+    return None if fields is None else int(fields[19])
+
+
+def is_running(pid: int, began: int) -> bool:
+    """Whether ``pid`` is still the process that began at ``began``, and is no zombie."""
+    fields = _stat(pid)
+    return fields is not None and int(fields[19]) == began and fields[0] not in {"Z", "X"}
+
+
+def dead_children(pid: int) -> frozenset[int]:
+    """The children of ``pid`` that have ended and that it has not collected."""
+    return frozenset(child for child in _children(pid) if (_stat(child) or ["X"])[0] == "Z")
+
+
+def port_holder(port: int) -> str | None:
+    """Who listens on a TCP port: ``PID (command line)``; None when it cannot be told (another user's)."""
+    inodes = set(_listening(port))
+    if not inodes:
+        return None
+    for pid in _pids():
+        try:
+            for link in (PROC / str(pid) / "fd").iterdir():
+                if os.readlink(link) in inodes:
+                    return f"{pid} ({_command(pid)})"
+        except OSError:
+            continue
+    return None
+
+
+def _pids() -> Iterator[int]:
+    return (int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit())
+
+
+def _stat(pid: int) -> list[str] | None:
+    try:
+        text = (PROC / str(pid) / "stat").read_text(errors="replace")
+    except OSError:
+        return None
+    # The command's name stands in parentheses and may itself hold spaces and parentheses.
+    return text.rpartition(")")[2].split()
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    try:
+        threads = list((PROC / str(pid) / "task").iterdir())
+    except OSError:
+        return found
+    for thread in threads:
+        try:
+            found += map(int, (thread / "children").read_text().split())
+        except OSError:
+            continue
+    return found
+
+
+def _listening(port: int) -> Iterator[str]:
+    for table in ("tcp", "tcp6"):
+        try:
+            lines = (PROC / "net" / table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
+                yield f"socket:[{fields[9]}]"
+
+
+def _command(pid: int) -> str:
+    words = (PROC / str(pid) / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+    text = b" ".join(words[:3]).decode(errors="replace")
+    return f"{text} ..." if len(words) > 3 else text

@@ -1,0 +1,176 @@
+"""``.tritonkit`` in the project folder: the state of its deployment, the lock that it holds, its logs."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tritonkit.errors import LaunchFailed, TritonkitError
+from tritonkit.serve import warden
+from tritonkit.serve.procfs import is_running, start_ticks
+
+NOT_RUNNING_HINT = "Start one with: tritonkit up"
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """One process of a deployment, as it was last written down.
+
+    Attributes:
+        name: as in the plan.
+        phase: its phase, by name.
+        pid: of the running process, or None.
+        restarts: how often it was started again.
+        since: when it came into this phase, in seconds since the epoch.
+        reason: why it last ended unasked; empty when it never did.
+        http: the address that it answers on.
+        log: its log.
+    """
+
+    name: str
+    phase: str
+    pid: int | None
+    restarts: int
+    since: float
+    reason: str
+    http: str
+    log: Path
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What runs in a project.
+
+    Attributes:
+        id: a name that no other deployment has.
+        pid: of its supervisor.
+        began: when the supervisor began, in clock ticks since boot; with ``pid`` it names one process.
+        started: when the deployment was started, in seconds since the epoch.
+        project: the project folder.
+        repository: the model repository that is served.
+        spec: the spec that it was built from, or None.
+        http: ``host:port`` for HTTP.
+        grpc: ``host:port`` for gRPC.
+        metrics: ``host:port`` for Prometheus.
+        ready: whether every process was ready when this was written.
+        servers: its processes.
+    """
+
+    id: str
+    pid: int
+    began: int
+    started: float
+    project: Path
+    repository: Path
+    spec: Path | None
+    http: str
+    grpc: str
+    metrics: str
+    ready: bool
+    servers: tuple[ServerState, ...]
+
+    @property
+    def alive(self) -> bool:
+        """Whether its supervisor runs."""
+        return is_running(self.pid, self.began)
+
+
+def directory(project: Path) -> Path:
+    """Where a project's deployment keeps its state and its logs."""
+    return project / ".tritonkit"
+
+
+def running(project: Path) -> Deployment:
+    """The live deployment of a project; it may still be starting (``ready``).
+
+    Raises:
+        TritonkitError: nothing runs there.
+    """
+    deployment = recorded(project)
+    if deployment is None or not deployment.alive:
+        raise TritonkitError(f"no server runs in {project}", hint=NOT_RUNNING_HINT)
+    return deployment
+
+
+def recorded(project: Path) -> Deployment | None:
+    """What the state file says, whether or not that still runs; None when there is none that can be read."""
+    try:
+        return _parsed(json.loads(_file(project).read_text()))
+    except (OSError, ValueError, KeyError, TypeError):
+        # A file of another version, or damaged: the lock says whether something runs.
+        return None
+
+
+class Claim:
+    """The right to run the one deployment of a project. The kernel takes it back when the holder dies."""
+
+    def __init__(self, project: Path) -> None:
+        """Take the project, and clean up after a run of it that was killed.
+
+        Raises:
+            LaunchFailed: another ``up`` holds it.
+            TritonkitError: the folder cannot be written to.
+        """
+        self.project = project
+        self.leftover = 0
+        folder = directory(project)
+        try:
+            (folder / "logs").mkdir(parents=True, exist_ok=True)
+            (folder / ".gitignore").write_text("*\n")
+            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise TritonkitError(f"{folder}: cannot be written to: {error.strerror}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            other = recorded(project)
+            who = f" (process {other.pid}, serving {other.repository} at {other.http})" if other else ""
+            raise LaunchFailed(
+                f"a deployment of {project} is up already{who}",
+                hint="See it with: tritonkit status. Stop it with: tritonkit down",
+            ) from None
+        stale = recorded(project)
+        if stale is not None:
+            self.leftover = warden.clean(warden.mark(stale.id))
+        _file(project).unlink(missing_ok=True)
+
+    def write(self, deployment: Deployment) -> None:
+        """Replace the state file, whole."""
+        path = _file(self.project)
+        beside = path.with_name(".state.json.new")
+        beside.write_text(json.dumps(asdict(deployment), indent=2, default=str) + "\n")
+        beside.replace(path)
+
+    def release(self, *, forget: bool = True) -> None:
+        """Give the project back; ``forget`` removes the state file, for the one who wrote it."""
+        if forget:
+            _file(self.project).unlink(missing_ok=True)
+        os.close(self._lock)
+
+
+def began(pid: int) -> int:
+    """When a running process began, for ``Deployment.began``."""
+    return start_ticks(pid) or 0
+
+
+def _file(project: Path) -> Path:
+    return directory(project) / "state.json"
+
+
+def _parsed(value: Mapping[str, Any]) -> Deployment:
+    servers = tuple(ServerState(**{**server, "log": Path(server["log"])}) for server in value["servers"])
+    return Deployment(
+        **{
+            **value,
+            "project": Path(value["project"]),
+            "repository": Path(value["repository"]),
+            "spec": None if value["spec"] is None else Path(value["spec"]),
+            "servers": servers,
+        }
+    )
