@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
@@ -16,12 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx_models import identity
+from serving import up
 from typer.testing import CliRunner
 
 from tritonkit.cli.app import app
 from tritonkit.modelconfig.text import parse
-from tritonkit.serve import backend_directory
-from tritonkit.tools import tritonserver
 
 HEADER = """
 import json
@@ -187,50 +182,13 @@ def requests() -> Iterator[tuple[str, dict[str, Any] | None]]:
 
 
 @contextmanager
-def served(root: Path, folder: Path, *options: str) -> Iterator[HTTPConnection]:
+def served(root: Path, project: Path, *options: str) -> Iterator[HTTPConnection]:
     """A connection to a tritonserver that serves a repository."""
-    server = tritonserver.find()
-    tritonserver.check(server)
-    folder.mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    argv = [
-        str(server.binary),
-        f"--model-repository={root}",
-        f"--backend-directory={backend_directory.assemble(server)}",
-        f"--backend-config=python,shm-region-prefix-name=imported_{os.getpid()}_{port}_",
-        *("--http-address=127.0.0.1", f"--http-port={port}", "--allow-grpc=false", "--allow-metrics=false"),
-        *("--exit-timeout-secs=5", *options),
-    ]
-    path = f"{tritonserver.environment_programs()}{os.pathsep}{os.environ.get('PATH', '')}"
-    environment = {**os.environ, "PATH": path, "LD_LIBRARY_PATH": tritonserver.library_path()}
-    log = folder.parent / f"{folder.name}.log"
-    with log.open("wb") as stream:
-        process = subprocess.Popen(argv, cwd=folder, env=environment, stdout=stream, stderr=stream)
-    try:
-        connection = HTTPConnection("127.0.0.1", port, timeout=30)
-        deadline = time.monotonic() + 60
-        while not _ready(connection):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
+    project.mkdir()
+    with up(project, root, server_args=options) as deployment:
+        connection = HTTPConnection(deployment.http, timeout=30)
         yield connection
         connection.close()
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _ready(connection: HTTPConnection) -> bool:
-    try:
-        connection.request("GET", "/v2/health/ready")
-        response = connection.getresponse()
-        response.read()
-        return response.status == 200
-    except OSError:
-        connection.close()
-        return False
 
 
 def answers(connection: HTTPConnection) -> list[tuple[str, int, str | None, bytes]]:
