@@ -176,12 +176,15 @@ SOUND = (
 
 
 def _without_crashes(config: Any) -> Any:
-    """The configuration without what ends the server itself: a batch output whose source is no input."""
+    """The configuration without what ends the server itself, and so would take most of the time."""
     names = [tensor.name for tensor in config.input if tensor.name]
     for output in config.batch_output:
         output.source_input[:] = names[:1]
+        output.target_name[:] = output.target_name or ["y"]
     if not names:
         del config.batch_output[:]
+    if not config.model_repository_agents.agents:
+        config.ClearField("model_repository_agents")
     return config
 
 

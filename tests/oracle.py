@@ -117,7 +117,7 @@ class Oracle:
         try:
             status, body = self._post(f"/v2/repository/models/{model}/load", "{}", LOAD_SECONDS)
         except (OSError, http.client.HTTPException) as error:
-            said = f"the server crashed or hung: {error!r}\n{self._read(offset)[-2000:]}"
+            said = f"the server crashed or hung: {error!r}\n{self._read(offset)}"
             self._restart()
             # It may have crashed of the model before this one, which it was still clearing away.
             if again and not isinstance(error, TimeoutError):

@@ -97,6 +97,7 @@ CASES = (
     Case("ID011", 'platform: "pytorch_libtorch"'),
     Case("ID012", f'{SOUND} model_repository_agents {{ agents [{{ name: "checksum" }}] }}'),
     Case("ID012", f"{SOUND} model_repository_agents {{ agents [{{ }}] }}"),
+    Case("ID015", f"{SOUND} model_repository_agents {{ }}"),
     Case("ID013", 'backend: "onnxruntime"'),
     Case("ID014", f'{SOUND} runtime: "other"'),
     Case("", f'{SOUND} runtime: "libtriton_python.so"'),
@@ -132,6 +133,7 @@ CASES = (
     Case("BIO04", f'{SOUND} batch_output [{{ target_name: "other" source_input: "x" }}]'),
     Case("BIO05", f'{SOUND} batch_output [{{ target_name: ["y", "y"] source_input: "x" }}]'),
     Case("", f'{SOUND} batch_output [{{ target_name: "y" source_input: "x" }}]'),
+    Case("BIO06", f'{SOUND} batch_output [{{ source_input: "x" }}]'),
     # The dynamic batcher.
     Case("", _dynamic("preferred_batch_size: [1, 4]")),
     Case("DYN01", _dynamic("preferred_batch_size: [0]")),

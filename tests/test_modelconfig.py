@@ -155,40 +155,6 @@ def test_a_stated_shape_may_narrow_the_artifact() -> None:
     assert list(configured("{max_batch_size: 1, input: {x: 'FP32[7,3]'}}", dynamic).input[0].dims) == [7, 3]
 
 
-@pytest.mark.parametrize(
-    ("model", "expected"),
-    [
-        (
-            "{max_batch_size: 4, input: {inptu: 'FP32[1,8,8]'}}",
-            "input.inptu: the artifact has no input 'inptu'; did you mean",
-        ),
-        ("{max_batch_size: 4, input: [{name: input, data_type: TYPE_FP16}]}", "input[0]: stated as TYPE_FP16, but"),
-        ("{max_batch_size: 4, input: {input: 'FP32[1,8,9]'}}", "input.input: stated with dims [1, 8, 9], but"),
-        ("{max_batch_size: 4, input: {input: 'FP32[-1,8,8]'}}", "input.input: stated with dims [-1, 8, 8], but"),
-        ("{max_batch_size: 4, output: {scores: 'FP32[10]'}}", "output.scores: the artifact has no output 'scores'"),
-        ("{input: {input: 'FP32[1,8,8]'}}", "input.input: stated with dims [1, 8, 8], but"),
-    ],
-)
-def test_disagreement_with_the_artifact(model: str, expected: str) -> None:
-    assert any(found.startswith(expected) for found in faults(model, DIGITS))
-
-
-def test_an_artifact_without_a_batch_dimension() -> None:
-    fixed = Signature((Tensor("x", "TYPE_FP32", (1, 3)),), (Tensor("y", "TYPE_FP32", ()),))
-    found = faults("{max_batch_size: 4}", fixed)
-    assert found[0].startswith(
-        "max_batch_size: is 4, but the batch dimension of the artifact's input 'x' is fixed at 1"
-    )
-    assert "output 'y' is missing" in found[1]
-
-
-def test_an_input_of_the_artifact_must_be_stated() -> None:
-    two = Signature((*DIGITS.inputs, Tensor("mask", "TYPE_BOOL", (-1, 2))), DIGITS.outputs)
-    assert faults("{max_batch_size: 4, input: {input: 'FP32[1,8,8]'}}", two) == [
-        "input: the artifact's input 'mask' (BOOL[-1,2]) is not stated"
-    ]
-
-
 @settings(max_examples=400, deadline=None)
 @given(value=values(protobuf.empty().DESCRIPTOR))
 def test_whatever_the_protobuf_can_say_survives(value: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from tritonkit.modelconfig.rules import (
     parameters,
     pipelines,
     sequences,
+    states,
     tensors,
     warmup,
 )
@@ -31,6 +32,7 @@ _PARTS = (
     artifacts,
     batching,
     sequences,
+    states,
     instances,
     warmup,
     files,

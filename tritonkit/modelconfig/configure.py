@@ -42,7 +42,6 @@ def configure(
     path = path or ("models", name)
     if not model.verbatim:
         config.name = name
-    tensors: dict[tuple[str, str], Path] = {}
     for key, value in model.fields.items():
         where = (*path, key)
         if key == "name" and not model.verbatim:
@@ -50,7 +49,6 @@ def configure(
                 faults.add(where, f"the model's name is its key, '{name}'; leave 'name' out")
         elif key in ("input", "output") and isinstance(value, Mapping):
             for tensor, form in value.items():
-                tensors[key, tensor] = (*where, tensor)
                 _fill_tensor(getattr(config, key).add(), tensor, form, (*where, tensor), faults)
         elif key == "instance_group" and isinstance(value, int) and not isinstance(value, bool):
             fill(config.instance_group.add(), {"count": value}, where, faults)
@@ -58,9 +56,6 @@ def configure(
             fill_field(config, key, value, where, faults)
         else:
             faults.add(where, f"unknown key{nearest(key, protobuf.FIELDS | OWN_KEYS)}")
-    for role in ("input", "output"):
-        for index, tensor in enumerate(getattr(config, role)):
-            tensors.setdefault((role, tensor.name), (*path, role, index))
     if model.ensemble is not None:
         _fill_ensemble(config, model, path, faults)
     elif not model.verbatim and not config.HasField("ensemble_scheduling"):
@@ -72,7 +67,7 @@ def configure(
             # Triton's own default is 1, but some backends take a missing count as leave to choose.
             group.count = group.count or 1
     if signature is not None and not model.verbatim:
-        _complete(config, signature, path, tensors, faults)
+        _complete(config, signature)
     return config
 
 
@@ -122,61 +117,28 @@ def _fill_ensemble(config: Any, model: Model, path: Path, faults: Faults) -> Non
         message.output_map.update(step.output)
 
 
-def _complete(
-    config: Any, signature: Signature, path: Path, tensors: Mapping[tuple[str, str], Path], faults: Faults
-) -> None:
-    """Fill what the spec leaves out from the artifact, and hold what it states against the artifact."""
+def _complete(config: Any, signature: Signature) -> None:
+    """Fill what the spec leaves out from the artifact. What it states may be wrong: the rules tell."""
     for role, known in (("input", signature.inputs), ("output", signature.outputs)):
         stated = getattr(config, role)
-        by_name = {tensor.name: tensor for tensor in known}
         if not stated:
             for tensor in known:
                 stated.add(name=tensor.name)
-        elif role == "input":
-            for name in by_name.keys() - {message.name for message in stated}:
-                faults.add((*path, role), f"the artifact's input '{name}' ({by_name[name]}) is not stated")
+        by_name = {tensor.name: tensor for tensor in known}
         for message in stated:
-            where = tensors.get((role, message.name), path)
-            if message.name not in by_name:
-                faults.add(where, f"the artifact has no {role} '{message.name}'{nearest(message.name, by_name)}")
-            else:
-                _complete_tensor(config, message, by_name[message.name], role, where, path, faults)
+            if message.name in by_name:
+                _complete_tensor(message, by_name[message.name], batches=config.max_batch_size > 0)
 
 
-def _complete_tensor(
-    config: Any, message: Any, tensor: Tensor, role: str, where: Path, path: Path, faults: Faults
-) -> None:
+def _complete_tensor(message: Any, tensor: Tensor, *, batches: bool) -> None:
     if message.data_type == 0:
         message.data_type = protobuf.data_type(tensor.data_type)
-    elif protobuf.data_type_name(message.data_type) != tensor.data_type:
-        stated = protobuf.data_type_name(message.data_type)
-        faults.add(where, f"stated as {stated}, but the artifact's {role} '{tensor.name}' is {tensor.data_type}")
-    if tensor.shape is None:
+    if message.dims or tensor.shape is None or (batches and tensor.shape[:1] != (-1,)):
         return
-    shape = tensor.shape
-    if config.max_batch_size > 0:
-        if not shape or shape[0] != -1:
-            found = f"fixed at {shape[0]}" if shape else "missing"
-            advice = "export it with a dynamic first dimension, or write max_batch_size: 0"
-            faults.add(
-                (*path, "max_batch_size"),
-                f"is {config.max_batch_size}, but the batch dimension of the artifact's {role} '{tensor.name}' is "
-                f"{found}; {advice}",
-            )
-            return
-        shape = shape[1:]
-    if not message.dims:
-        if shape:
-            message.dims.extend(shape)
-        else:
-            # Triton wants at least one dimension; a reshape gives the model its scalar.
-            message.dims.append(1)
-            message.reshape.SetInParent()
-        return
-    dims = tuple(message.reshape.shape) if message.HasField("reshape") else tuple(message.dims)
-    if len(dims) != len(shape) or any(theirs not in (-1, ours) for ours, theirs in zip(dims, shape, strict=True)):
-        batch = " after the batch" if config.max_batch_size > 0 else ""
-        faults.add(
-            where,
-            f"stated with dims {list(dims)}, but the artifact's {role} '{tensor.name}' has {list(shape)}{batch}",
-        )
+    shape = tensor.shape[1:] if batches else tensor.shape
+    if shape:
+        message.dims.extend(shape)
+    else:
+        # Triton wants at least one dimension; a reshape gives the model its scalar.
+        message.dims.append(1)
+        message.reshape.SetInParent()

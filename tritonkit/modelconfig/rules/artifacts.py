@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tritonkit.artifacts.signature import Tensor
@@ -85,10 +85,15 @@ def types_are_the_artifacts(model: Subject) -> Iterator[Found]:
     instead="max_batch_size: 0, or export the artifact with a dynamic first dimension",
 )
 def artifacts_have_a_batch_dimension(model: Subject) -> Iterator[Found]:
-    for role, tensor, own, _ in _pairs(model):
-        if model.batches and own.shape is not None and (not own.shape or own.shape[0] != -1):
-            found = f"fixed at {own.shape[0]}" if own.shape else "missing"
-            yield at("max_batch_size", size=model.config.max_batch_size, role=role, tensor=tensor.name, found=found)
+    if not model.batches:
+        return
+    for role in ("input", "output"):
+        stated = {tensor.name for tensor in getattr(model.config, role)}
+        for name, own in _known(model, role).items():
+            # What is not stated is read from the artifact, all of it or nothing.
+            if (not stated or name in stated) and own.shape is not None and own.shape[:1] != (-1,):
+                found = f"fixed at {own.shape[0]}" if own.shape else "missing"
+                yield at("max_batch_size", size=model.config.max_batch_size, role=role, tensor=name, found=found)
 
 
 @rules.rule(
@@ -99,13 +104,20 @@ def artifacts_have_a_batch_dimension(model: Subject) -> Iterator[Found]:
 )
 def dims_are_the_artifacts(model: Subject) -> Iterator[Found]:
     for role, tensor, own, place in _pairs(model):
-        if own.shape is None or not tensor.dims or (model.batches and (not own.shape or own.shape[0] != -1)):
+        if own.shape is None or not tensor.dims or (model.batches and own.shape[:1] != (-1,)):
             continue
         shape = own.shape[1:] if model.batches else own.shape
         dims = tuple(tensor.reshape.shape) if tensor.HasField("reshape") else tuple(tensor.dims)
-        if len(dims) != len(shape) or any(theirs not in (-1, ours) for ours, theirs in zip(dims, shape, strict=True)):
+        if not _fit(dims, shape, loosely=bool(model.machine.python_based)):
             words = {"stated": list(dims), "found": list(shape), "batch": " after the batch" if model.batches else ""}
             yield at(*place, "dims", role=role, tensor=tensor.name, **words)
+
+
+def _fit(dims: Sequence[int], shape: Sequence[int], *, loosely: bool) -> bool:
+    """Whether stated dims fit the artifact's; tritonkit's own backend also takes -1 for a fixed size."""
+    return len(dims) == len(shape) and all(
+        theirs in (-1, ours) or (loosely and ours == -1) for ours, theirs in zip(dims, shape, strict=True)
+    )
 
 
 @rules.rule(

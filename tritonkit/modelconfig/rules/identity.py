@@ -177,6 +177,17 @@ def agents_are_installed(model: Subject) -> Iterator[Found]:
 
 
 @rules.rule(
+    "ID015",
+    "'model_repository_agents' names no agent, and the server crashes of that",
+    triton="Signal (11) received.",
+    instead="leave 'model_repository_agents' out",
+)
+def agents_are_named(model: Subject) -> Iterator[Found]:
+    if model.config.HasField("model_repository_agents") and not model.config.model_repository_agents.agents:
+        yield at("model_repository_agents")
+
+
+@rules.rule(
     "ID014",
     "the server has no library '{runtime}' to run the backend '{backend}'",
     triton="unable to find backend library '{runtime}' for model '{model}'",

@@ -285,6 +285,18 @@ def batch_targets_are_named_once(model: Subject) -> Iterator[Found]:
             yield at(*place, target=target)
 
 
+@rules.rule(
+    "BIO06",
+    "the batch output writes to nothing, and the server crashes of that",
+    triton="Signal (11) received.",
+    instead="target_name: [NAME], the name of one of the model's outputs",
+)
+def batch_outputs_have_targets(model: Subject) -> Iterator[Found]:
+    for index, tensor in enumerate(model.config.batch_output):
+        if not tensor.target_name:
+            yield at("batch_output", index)
+
+
 def _open(model: Subject) -> bool:
     """Whether inputs and outputs are left to the backend, so that their names are not known here."""
     return completed(model) and not (model.config.input and model.config.output)
