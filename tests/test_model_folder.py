@@ -51,7 +51,7 @@ def config(name: str = "config.pbtxt") -> object:
 
 
 def test_every_version_has_its_folder() -> None:
-    files = built("{backend: python, versions: {3: v3, 1: v1/model.py, 12: }, version_policy: {all: {}}}")
+    files = built("{backend: python, versions: {3: v3, 1: v1/model.py, 12: }, version_policy: {all: {}}}", "--no-check")
     assert files == {"3/model.py", "1/model.py", "12/.gitkeep"}
     assert Path("model_repository/m/3/model.py").read_text() == "# v3\n"
 
@@ -127,6 +127,14 @@ def test_changed_named_files_are_built_anew() -> None:
         ("{backend: python, source: v1, files: {/x: v1}}", "expected a path inside the model's folder"),
         ("{backend: python, source: v1, files: {config.pbtxt: m.onnx}}", "is written from the model's fields"),
         ("{backend: python, source: v1, files: {1/model.py: v3/model.py}}", "would both be m/1/model.py; rename one"),
+        (
+            "{backend: python, source: v1, files: {2_old: v3}}",
+            "models.m.files: Triton would take the folder '2_old' for a version; rename it",
+        ),
+        (
+            "{backend: python, source: v1, files: {9223372036854775808/x: m.onnx}}",
+            "Triton would take the folder '9223372036854775808' for a version",
+        ),
         ("{backend: python, source: v1, files: {1: m.onnx}}", "m/1 would be a file and the folder of m/1/model.py"),
         ("{backend: python, source: v1, files: {x: nowhere}}", "models.m.files.x: there is no file or folder nowhere"),
         ("{backend: python, source: v1, configs: {a/b: {}}}", "a configuration's name has letters"),
@@ -192,7 +200,8 @@ def test_an_ensemble_in_full() -> None:
     built(
         """{platform: ensemble, ensemble_scheduling: {step: [
       {model_name: n, input_map: {a: a}, output_map: {b: b}, model_namespace: s}]},
-      input: {a: "FP32[1]"}, output: {b: "FP32[1]"}, versions: {2: }}"""
+      input: {a: "FP32[1]"}, output: {b: "FP32[1]"}, versions: {2: }}""",
+        "--no-check",
     )
     said = parse(Path("model_repository/m/config.pbtxt").read_text())
     assert said.platform == "ensemble"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,12 @@ from tritonkit.repository.named_files import CONFIGS, NamedFile, named_files
 from tritonkit.repository.placement import FILENAMES, RepositoryFile, backend_of, is_there, version_files
 from tritonkit.spec.faults import Faults, nearest
 from tritonkit.spec.faults import Path as SpecPath
-from tritonkit.spec.schema import Model
+from tritonkit.spec.schema import Model, is_version
 
 _READERS: dict[str, Callable[[Path], Signature]] = {"onnxruntime": read_signature}
+
+# Triton reads a folder's name up to what is no digit, and takes it for a version's number unless it begins with a zero.
+_LIKE_A_VERSION = re.compile(r"\s*[+-]?\d")
 
 # Triton wants a version's folder even where there is nothing to put, and git keeps no empty folder.
 EMPTY_FOLDER = ".gitkeep"
@@ -240,6 +244,10 @@ class ModelFolder:
             above = next((path[:end] for end in range(len(path)) if path[end] == "/" and path[:end] in paths), None)
             if above is not None:
                 self._fault((), f"{self.name}/{above} would be a file and the folder of {self.name}/{path}; rename one")
+        if self._around.check:
+            for folder in sorted({path.partition("/")[0] for path in self._held if "/" in path}):
+                if _LIKE_A_VERSION.match(folder) and not folder.startswith("0") and not is_version(folder):
+                    self._fault(("files",), f"Triton would take the folder '{folder}' for a version; rename it")
         if len(paths) < len(self._held) + 1 + len(self.variants):
             twice = next(name for name in self.variants if f"{CONFIGS}/{name}.pbtxt" in self._held)
             self._fault(("configs", twice), f"{self.name}/{CONFIGS}/{twice}.pbtxt is among the model's files too")
