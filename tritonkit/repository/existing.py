@@ -13,6 +13,7 @@ from google.protobuf import text_format
 from tritonkit.errors import Fault, SpecError
 from tritonkit.modelconfig import protobuf
 from tritonkit.modelconfig.text import parse
+from tritonkit.repository import manifest
 from tritonkit.repository.placement import all_files
 from tritonkit.spec.schema import is_name, is_version
 
@@ -83,6 +84,8 @@ def read(directory: Path, skip: frozenset[str] = frozenset()) -> ExistingReposit
     left_out: list[tuple[str, str]] = []
     faults: list[Fault] = []
     for entry in sorted(directory.iterdir()):
+        if entry.name == manifest.NAME:
+            continue
         reason = "left out as asked" if entry.name in skip else _no_model(entry)
         if reason is not None:
             left_out.append((entry.name, reason))
