@@ -144,9 +144,34 @@ def test_a_spec_reads_as_its_users_would_write_it(repository: Path) -> None:
         "files": {"README.md": "old/digits/README.md", "3/.hidden/vocabulary": "old/digits/3/.hidden/vocabulary"},
         "configs": {"h100": "old/digits/configs/h100.pbtxt"},
     }  # fmt: skip
-    # Without a name or a config.pbtxt there is nothing to fill in.
-    assert models["both"]["verbatim"] is True
+    # What it left to Triton is left so, even its name; without a config.pbtxt nothing at all is filled in.
+    assert models["both"] == {
+        "name": "",
+        "ensemble": [{"model": "digits", "input": {"input": "I"}, "output": {"output": "O"}}],
+        "max_batch_size": 8,
+        "input": {"I": "FP32[1,8,8]"},
+        "output": {"O": "FP32[1,8,8]"},
+    }
     assert models["bare"] == {"verbatim": True, "source": "old/bare/1"}
+
+
+def test_what_is_left_to_triton_is_left_to_triton(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(Path("old/m/1/model.py"), "")
+    write(Path("old/n/1/model.py"), "")
+    write(Path("old/m/config.pbtxt"), 'instance_group { kind: KIND_CPU } default_model_filename: "model.py"')
+    write(Path("old/n/config.pbtxt"), 'name: "n" backend: "python"')
+    assert tritonkit("import", "old").exit_code == 0
+    assert yaml.safe_load(Path("spec.yaml").read_text())["models"] == {
+        "m": {
+            "name": "",
+            "backend": "",
+            "source": "old/m/1",
+            "default_model_filename": "model.py",
+            "instance_group": [{"kind": "KIND_CPU", "count": 0}],
+        },
+        "n": {"backend": "python", "source": "old/n/1", "instance_group": []},
+    }
 
 
 def test_an_ensemble_has_its_short_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +189,7 @@ def test_json_says_the_same(repository: Path) -> None:
     assert done == {
         "spec": "spec.yaml",
         "models": ["both", "digits"],
-        "verbatim": ["both"],
+        "verbatim": [],
         "left_out": {
             "README.md": "no folder",
             "bare": "left out as asked",

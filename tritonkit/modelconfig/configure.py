@@ -45,7 +45,9 @@ def configure(
     for key, value in model.fields.items():
         where = (*path, key)
         if key == "name" and not model.verbatim:
-            if value != name:
+            if value == "":
+                config.name = ""
+            elif value != name:
                 faults.add(where, f"the model's name is its key, '{name}'; leave 'name' out")
         elif key in ("input", "output") and isinstance(value, Mapping):
             for tensor, form in value.items():
@@ -59,16 +61,24 @@ def configure(
     if model.ensemble is not None:
         _fill_ensemble(config, model, path, faults)
     elif not model.verbatim and not config.HasField("ensemble_scheduling"):
-        if not config.backend and not config.platform and backend:
-            config.backend = backend
-        if not config.instance_group:
-            config.instance_group.add()
-        for group in config.instance_group:
-            # Triton's own default is 1, but some backends take a missing count as leave to choose.
-            group.count = group.count or 1
+        _fill_defaults(config, model.fields, backend)
     if signature is not None and not model.verbatim:
         _complete(config, signature)
     return config
+
+
+def _fill_defaults(config: Any, said: Mapping[str, Any], backend: str | None) -> None:
+    """Fill in what the spec leaves unsaid. What it says to be empty stays so, and is left to Triton."""
+    if "backend" not in said and not config.platform and backend:
+        config.backend = backend
+    if "instance_group" not in said:
+        config.instance_group.add()
+    groups = said.get("instance_group")
+    for index, group in enumerate(config.instance_group):
+        form = groups[index] if isinstance(groups, list) and index < len(groups) else groups
+        # Triton's own default is 1, but some backends take a missing count as leave to choose.
+        if group.count == 0 and not (isinstance(form, Mapping) and "count" in form):
+            group.count = 1
 
 
 def differing(model: Model, said: Mapping[str, Any]) -> Model:

@@ -35,7 +35,7 @@ DESCRIPTIONS: dict[str, dict[str, str]] = {
         "dynamic_batching": "Join requests of different clients into batches.",
         "sequence_batching": "Send all requests of a sequence to the same instance.",
         "ensemble_scheduling": "Steps of an ensemble; 'ensemble' is the short form.",
-        "instance_group": "How many copies of the model run, and where: a list of groups, or just a number.",
+        "instance_group": "How many copies of the model run, and where: groups, or a number; [] leaves it to Triton.",
         "default_model_filename": "File of a version's folder to load, if not the one that the backend looks for.",
         "cc_model_filenames": 'File to load on GPUs of a compute capability, as in {"8.0": model_a100.plan}.',
         "metric_tags": "Labels and their values that are added to the model's metrics.",
@@ -198,7 +198,7 @@ DESCRIPTIONS: dict[str, dict[str, str]] = {
     "ModelInstanceGroup": {
         "name": "A name for the group, for messages and metrics.",
         "kind": "Where the instances run: KIND_CPU, KIND_GPU, KIND_MODEL (the model decides) or KIND_AUTO.",
-        "count": "How many instances run, on each of the group's GPUs if there are any.",
+        "count": "How many instances run, on each of the group's GPUs if any; 0 leaves it to the backend.",
         "rate_limiter": "What an instance needs to run, where the server limits rates.",
         "gpus": "Numbers of the GPUs to run on, among those that the server sees; all of them if nothing is said.",
         "secondary_devices": "More devices that every instance uses.",

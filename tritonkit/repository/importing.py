@@ -23,7 +23,7 @@ from tritonkit.spec.schema import OWN_KEYS, Model, is_name
 from tritonkit.spec.writing import dump
 
 # What a reader looks for first.
-_FIRST = ("verbatim", "name", "platform", "backend", "runtime", "source", "versions")
+_FIRST = ("verbatim", "name", "platform", "backend", "runtime", "ensemble", "source", "versions")
 
 _OTHER_REPOSITORY = "built_repository"
 
@@ -144,12 +144,28 @@ def _as_written(model: ExistingModel, directory: Path) -> dict[str, Any]:
             named.rename(_relative(model.folder / place, directory))
             placed.add(place)
     fields = describe(config)
-    fields.pop("name", None)
+    if fields.pop("name", "") == "":
+        fields["name"] = ""
     steps = describe_steps(config)
-    if steps is not None:
+    if steps is None:
+        _leave_open(config, fields)
+    else:
         del fields["platform"], fields["ensemble_scheduling"]
-        return _ordered({"ensemble": steps, **fields, **_folder(model, directory, placed, {"1": None})})
-    return _ordered({**fields, **_folder(model, directory, placed, None)})
+        fields["ensemble"] = steps
+    expected: dict[str, None] | None = None if steps is None else {"1": None}
+    return _ordered({**fields, **_folder(model, directory, placed, expected)})
+
+
+def _leave_open(config: Any, fields: dict[str, Any]) -> None:
+    """Say what the configuration leaves to Triton, where a spec that said nothing would have it filled in."""
+    if config.HasField("ensemble_scheduling"):
+        return
+    if not config.backend and not config.platform:
+        fields["backend"] = ""
+    if not config.instance_group:
+        fields["instance_group"] = []
+    elif isinstance(fields["instance_group"], list):
+        fields["instance_group"] = [{**group, "count": group.get("count", 0)} for group in fields["instance_group"]]
 
 
 def _word_by_word(model: ExistingModel, directory: Path) -> dict[str, Any]:
