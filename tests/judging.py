@@ -11,6 +11,7 @@ from typing import Any
 from google.protobuf import text_format
 from oracle import PYTHON_MODEL, Oracle, Verdict
 
+from tritonkit.modelconfig.rules.rule import Machine
 from tritonkit.repository.inspection import BUNDLED, Inspection, inspect_repository
 
 # The server that the oracle runs, on a machine without a GPU.
@@ -27,7 +28,7 @@ def model(name: str, config: str, files: Mapping[str, str | None] | None = None)
     }
 
 
-def inspect(files: Mapping[str, str | bytes]) -> Inspection:
+def inspect(files: Mapping[str, str | bytes], machine: Machine = SERVER) -> Inspection:
     """What tritonkit finds in a repository of these files."""
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
@@ -37,7 +38,7 @@ def inspect(files: Mapping[str, str | bytes]) -> Inspection:
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return inspect_repository(Path(folder), SERVER)
+        return inspect_repository(Path(folder), machine)
 
 
 def foretold(found: Inspection, verdict: Verdict) -> bool:

@@ -62,14 +62,11 @@ def test_an_input_left_out(judge: Oracle, tmp_path: Path) -> None:
         'max_batch_size: 4 input [{ name: "a" data_type: TYPE_FP32 dims: [2] }] '
         'output [{ name: "c" data_type: TYPE_FP32 dims: [2] }]'
     )
-    files = {
+    files: dict[str, str | bytes] = {
         "m/config.pbtxt": f'backend: "onnxruntime" {said}',
         "m/1/model.onnx": (tmp_path / "model.onnx").read_bytes(),
     }
-    found = inspect(files)
-    # Auto-completion fills the input in: the rule holds where that is off, and for the native backend.
-    with oracle(auto_complete=False) as strict:
-        verdict = strict.ask(files, "m")
+    found, verdict = inspect(files), judge.ask(files, "m")
     assert [finding.code for finding in found.errors] == ["ART01"]
     assert not verdict.loads
     assert foretold(found, verdict), verdict.said

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from checks_tables import contents, ensemble_row
 from ensemble_cases import CASES, Case
 from judging import foretold, inspect
-from oracle import PYTHON_MODEL, Oracle, oracle
+from oracle import Oracle, oracle
 
 from tritonkit.modelconfig.checking import RULES
+
+PAGE = Path(__file__).parent.parent / "docs/ensembles.md"
 
 
 @pytest.fixture(scope="module")
@@ -20,13 +24,15 @@ def judge() -> Iterator[Oracle]:
 
 @pytest.mark.parametrize("case", CASES, ids=[case.title.replace(" ", "-") for case in CASES])
 def test_the_server_agrees(judge: Oracle, case: Case) -> None:
-    files = {path: PYTHON_MODEL if text == "model" else text for path, text in case.files.items()}
+    files = contents(case)
     found = inspect(files)
     codes = {finding.code for finding in found.errors}
     verdict = judge.ask(files, "e")
     assert case.code in codes if case.code else not codes
     assert verdict.loads == (not case.code), verdict.said
     assert not case.code or foretold(found, verdict), (verdict.said, [finding.triton for finding in found.errors])
+    hint = "python tests/checks_tables.py ensembles > docs/ensembles.md"
+    assert ensemble_row(case, verdict) in PAGE.read_text().splitlines(), hint
 
 
 def test_every_rule_has_a_case() -> None:

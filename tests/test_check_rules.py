@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from checks_tables import rules_page
 from judging import foretold, inspect, model
 from oracle import Oracle, oracle
 from rule_cases import CASES, Case
 
-from tritonkit.modelconfig.checking import RULES
+from tritonkit.modelconfig.checking import RULES, check
 from tritonkit.modelconfig.findings import Severity
+from tritonkit.modelconfig.rules.rule import Subject
+from tritonkit.modelconfig.text import parse
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +40,54 @@ def test_every_rule_has_a_case() -> None:
     elsewhere = {code for code in told if code.startswith(("ENS", "PIP", "ART"))}
     assert told - elsewhere - tried == set()
     assert tried - {""} <= {rule.code for rule in RULES}
+
+
+def test_the_page_is_current() -> None:
+    page = Path(__file__).parent.parent / "docs/checks.md"
+    assert rules_page() == page.read_text(), "python tests/checks_tables.py rules > docs/checks.md"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("PYT01", 'backend: "pytorch"'),
+        ("PYT02", 'backend: "pytorch" input [{ name: "a__0" data_type: TYPE_UINT32 dims: [1] }]'),
+        ("PYT03", 'backend: "pytorch" max_batch_size: 2 input [{ name: "a__0" data_type: TYPE_STRING dims: [1] }]'),
+        ("TRT01", 'backend: "tensorrt" input [{ name: "a" data_type: TYPE_STRING dims: [1] }]'),
+        (
+            "IO012",
+            'backend: "tensorrt" input [{ name: "a" data_type: TYPE_FP16 dims: [1] is_non_linear_format_io: true }]',
+        ),
+        ("INS06", 'backend: "tensorrt" instance_group [{ profile: "a" }]'),
+        ("MET01", 'backend: "python" model_metrics { metric_control [{ histogram_options { buckets: 1 } }] }'),
+        ("MET02", 'backend: "python" model_metrics { metric_control [{ metric_identifier { } }] }'),
+        ("MET03", 'backend: "python" model_metrics { metric_control [{ metric_identifier { family: "f" } }] }'),
+        ("MET04", 'backend: "python" model_metrics { metric_control [{ histogram_options { } }] }'),
+    ],
+)
+def test_rules_that_no_server_here_can_hold(code: str, said: str) -> None:
+    assert code in {finding.code for finding in check([Subject("m", parse(said))])}
+    assert next(rule for rule in RULES if rule.code == code).unseen
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("ID008", 'backend: "python" version_policy { specific { versions: [1, 7] } }'),
+        ("ID009", 'backend: "python" model_metrics { }'),
+        ("DYN07", 'backend: "python" dynamic_batching { }'),
+        ("INS04", 'backend: "python" instance_group [{ kind: KIND_GPU gpus: [3] }]'),
+        ("SEQ30", 'backend: "python" sequence_batching { state [{ input_name: "a" }] }'),
+    ],
+)
+def test_warnings(code: str, said: str) -> None:
+    (found,) = check([Subject("m", parse(said), files={"1/model.py": 1})])
+    assert (found.code, found.severity) == (code, Severity.WARNING)
+
+
+def test_every_warning_has_a_case() -> None:
+    told = {rule.code for rule in RULES if rule.severity is not Severity.ERROR}
+    assert told == {"ID008", "ID009", "DYN07", "INS04", "SEQ30"}
 
 
 def test_codes_are_unique_and_whole() -> None:

@@ -36,6 +36,10 @@ def _pairs(model: Subject) -> Iterator[tuple[str, Any, Tensor, Place]]:
     instead="input: {{{tensor}: \"{form}\"}}, or no 'input' at all: then it is read from the artifact",
 )
 def inputs_are_stated(model: Subject) -> Iterator[Found]:
+    # Where a tensor is stated by half, tritonkit's own backend reads all from the artifact.
+    half = any(not tensor.dims or tensor.data_type == NO_TYPE for _, tensor, _ in model.tensors())
+    if model.machine.python_based and half:
+        return
     stated = {tensor.name for tensor in model.config.input}
     for name, tensor in _known(model, "input").items():
         if stated and name not in stated:

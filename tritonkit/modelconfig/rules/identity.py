@@ -141,11 +141,11 @@ def fields_that_the_server_knows(model: Subject) -> Iterator[Found]:
 
 
 def _newer_fields(model: Subject, release: tuple[int, int]) -> Iterator[Found]:
-    words = {"message": "inference.ModelConfig", "field": "model_metrics", "release": "24.12"}
-    if release < (24, 12) and model.config.HasField("model_metrics"):
+    words = {"message": "inference.ModelConfig", "field": "model_metrics", "release": "24.11"}
+    if release < (24, 11) and model.config.HasField("model_metrics"):
         yield at("model_metrics", **words)
-    words = {"message": "inference.ModelEnsembling", "field": "max_inflight_requests", "release": "25.12"}
-    if release < (25, 12) and bool(model.config.ensemble_scheduling.max_inflight_requests):
+    words = {"message": "inference.ModelEnsembling", "field": "max_inflight_requests", "release": "25.11"}
+    if release < (25, 11) and bool(model.config.ensemble_scheduling.max_inflight_requests):
         yield at("ensemble_scheduling", "max_inflight_requests", **words)
 
 
