@@ -57,4 +57,3 @@ def plan(
             files.append(RepositoryFile(f"{folder.name}/{path}", content=renderer.render(config).encode()))
     sources = dict.fromkeys(source for folder in folders for source in folder.sources)
     return Layout(tuple(sorted(files, key=lambda file: file.path)), tuple(sources))
-
