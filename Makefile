@@ -68,6 +68,8 @@ model_repository: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/tritonkit schema > docs/spec.schema.json
 	$(BIN)/python tests/coverage_table.py > docs/modelconfig.md
+	$(BIN)/python tests/checks_tables.py rules > docs/checks.md
+	$(BIN)/python tests/checks_tables.py ensembles > docs/ensembles.md
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m pytest -m fuzz
@@ -75,6 +77,8 @@ fuzz: $(VENV)/.dev
 benchmarks: $(VENV)/.dev
 	$(BIN)/python benchmarks/build_repo.py
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/check_speed.py
+	$(BIN)/python benchmarks/check_oracle.py
 
 clean:
 	rm -rf $(VENV) $(DEMO) .mypy_cache .pytest_cache .ruff_cache build dist

@@ -8,6 +8,7 @@ Exits 1 when the median is over the limit.
 from __future__ import annotations
 
 import argparse
+import resource
 import statistics
 import subprocess
 import sys
@@ -49,14 +50,17 @@ def write(folder: Path, models: int) -> Path:
     return spec
 
 
-def measured(spec: Path) -> float:
+def measured(spec: Path) -> tuple[float, float]:
+    """Seconds on the clock, and of the processor."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "tritonkit", "check", str(spec)], capture_output=True, text=True, check=False
     )
     seconds = time.perf_counter() - started
     assert done.returncode == 0, done.stdout + done.stderr
-    return seconds
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def main() -> int:
@@ -67,8 +71,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         spec = write(Path(folder), options.models)
         runs = [measured(spec) for _ in range(5)]
-    median = statistics.median(runs)
-    print(f"{options.models} models: median {median:.2f} s of {', '.join(f'{run:.2f}' for run in runs)}")
+    median, processor = (statistics.median(column) for column in zip(*runs, strict=True))
+    print(f"{options.models} models: median {median:.2f} s, {processor:.2f} s of one processor")
     return 1 if median > options.limit else 0
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from checks_tables import rules_page
+from configurations import configurations
+from hypothesis import given, settings
 from judging import foretold, inspect, model
 from oracle import Oracle, oracle
 from rule_cases import CASES, Case
 
 from tritonkit.modelconfig.checking import RULES, check
 from tritonkit.modelconfig.findings import Severity
-from tritonkit.modelconfig.rules.rule import Subject
+from tritonkit.modelconfig.rules.rule import Machine, Subject
 from tritonkit.modelconfig.text import parse
 
 
@@ -88,6 +91,17 @@ def test_warnings(code: str, said: str) -> None:
 def test_every_warning_has_a_case() -> None:
     told = {rule.code for rule in RULES if rule.severity is not Severity.ERROR}
     assert told == {"ID008", "ID009", "DYN07", "INS04", "SEQ30"}
+
+
+@settings(max_examples=300, deadline=None)
+@given(config=configurations())
+def test_no_configuration_ends_in_a_traceback(config: Any) -> None:
+    for machine in (Machine(), Machine(gpus=1, release=(24, 10), backends=frozenset(), agents=frozenset())):
+        for files in (None, {"1/model.py": 1, "warmup/data": 2}):
+            subjects = [Subject("m", config, machine, files), Subject("n", config, machine, files)]
+            for finding in check(subjects):
+                assert finding.message
+                assert "{" not in finding.message.replace("{}", ""), finding
 
 
 def test_codes_are_unique_and_whole() -> None:

@@ -70,15 +70,15 @@ def check(
 
     machine = inspection.BUNDLED if server is Server.BUNDLED else Machine()
     machine = replace(machine, gpus=gpus, release=_release(release) or machine.release)
-    if len(targets) == 1 and targets[0].is_dir():
-        found = inspection.inspect_repository(targets[0], machine, artifacts=artifacts)
-    else:
-        try:
+    try:
+        if len(targets) == 1 and targets[0].is_dir():
+            found = inspection.inspect_repository(targets[0], machine, artifacts=artifacts)
+        else:
             found = inspection.inspect_spec(targets, assignments or [], os.environ, machine, artifacts=artifacts)
-        except SpecError as error:
-            if form is Format.TEXT:
-                raise
-            found = inspection.unreadable(error)
+    except SpecError as error:
+        if form is Format.TEXT:
+            raise
+        found = inspection.unreadable(error)
     _PRINTERS[form](found)
     if found.refused:
         raise typer.Exit(SpecError.exit_code)

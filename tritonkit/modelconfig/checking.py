@@ -71,7 +71,13 @@ def check(subjects: Iterable[Subject], variants: Iterable[Subject] = ()) -> list
 
 
 def _findings(subject: Subject, fleet: Fleet) -> list[Finding]:
-    return [finding for rule in RULES for finding in rule.findings(subject, fleet)]
+    return [
+        finding
+        for part in _PARTS
+        if part.rules.concern(subject)
+        for rule in part.rules.all
+        for finding in rule.findings(subject, fleet)
+    ]
 
 
 def _members_first(fleet: Fleet) -> Iterator[Subject]:

@@ -9,7 +9,7 @@ from tritonkit.modelconfig.findings import Severity
 from tritonkit.modelconfig.platforms import TENSORRT_PLAN
 from tritonkit.modelconfig.rules.rule import Found, Place, Rules, Subject, at
 
-rules = Rules()
+rules = Rules(needs="instance_group")
 
 
 def groups(model: Subject) -> Iterator[tuple[Any, Place, str, str]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tritonkit.modelconfig.rules.rule import Found, Rules, Subject, at
 
-rules = Rules(early=True)
+rules = Rules(early=True, needs="model_metrics")
 
 _UNSEEN = "the server of the tests is older than this field"
 

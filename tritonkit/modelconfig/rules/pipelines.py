@@ -13,7 +13,7 @@ from tritonkit.modelconfig.rules.rule import Fleet, Found, Place, Rules, Subject
 from tritonkit.modelconfig.rules.tensors import completed
 from tritonkit.spec.faults import nearest
 
-rules = Rules()
+rules = Rules(needs="ensemble_scheduling")
 
 
 def members(model: Subject, fleet: Fleet) -> Iterator[tuple[int, Any, Place, Subject]]:

@@ -155,11 +155,25 @@ class Rule:
 
 
 class Rules:
-    """A list of rules that look at the same part of a configuration."""
+    """A list of rules that look at the same part of a configuration.
 
-    def __init__(self, *, early: bool = False) -> None:
+    Args:
+        early: whether Triton holds them when it first reads the configuration.
+        needs: the field of ModelConfig without which none of them can be broken.
+    """
+
+    def __init__(self, *, early: bool = False, needs: str = "") -> None:
         self.all: list[Rule] = []
         self._early = early
+        self._needs = needs
+
+    def concern(self, subject: Subject) -> bool:
+        """Whether any of the rules can be broken by a model."""
+        if not self._needs:
+            return True
+        if subject.config.DESCRIPTOR.fields_by_name[self._needs].has_presence:
+            return bool(subject.config.HasField(self._needs))
+        return bool(getattr(subject.config, self._needs))
 
     def rule(
         self,

@@ -8,7 +8,7 @@ from typing import Any
 from tritonkit.modelconfig import protobuf
 from tritonkit.modelconfig.rules.rule import Found, Place, Rules, Subject, at
 
-rules = Rules()
+rules = Rules(needs="sequence_batching")
 
 _SEQUENCE: Place = ("sequence_batching",)
 _VALUES = ("int32_false_true", "fp32_false_true", "bool_false_true")

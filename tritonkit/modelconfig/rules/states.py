@@ -10,7 +10,7 @@ from tritonkit.modelconfig.findings import Severity
 from tritonkit.modelconfig.rules.rule import Found, Place, Rules, Subject, at
 from tritonkit.modelconfig.rules.warmup import byte_size
 
-rules = Rules()
+rules = Rules(needs="sequence_batching")
 
 FOLDER = "initial_state"
 

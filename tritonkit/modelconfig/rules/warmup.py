@@ -9,7 +9,7 @@ from typing import Any
 from tritonkit.modelconfig import protobuf
 from tritonkit.modelconfig.rules.rule import Found, Place, Rules, Subject, at
 
-rules = Rules()
+rules = Rules(needs="model_warmup")
 
 _SIZES = {
     "TYPE_BOOL": 1, "TYPE_UINT8": 1, "TYPE_INT8": 1, "TYPE_UINT16": 2, "TYPE_INT16": 2, "TYPE_FP16": 2,
