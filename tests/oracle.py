@@ -24,7 +24,7 @@ from pathlib import Path
 from tritonkit.serve import backend_directory
 from tritonkit.tools import tritonserver
 
-LOAD_SECONDS = 10.0
+LOAD_SECONDS = 40.0
 START_SECONDS = 60.0
 
 # A model that answers zeros of the right types and shapes to whatever it is asked.

@@ -13,6 +13,18 @@ SOUND = (
     'output [{ name: "y" data_type: TYPE_FP32 dims: [2] }] '
 )
 
+# It states what its configuration leaves out.
+COMPLETING = """
+class TritonPythonModel:
+    @staticmethod
+    def auto_complete_config(config):
+        config.add_input({"name": "x", "data_type": "TYPE_FP32", "dims": [2]})
+        return config
+
+    def execute(self, requests):
+        return []
+"""
+
 
 class Case(NamedTuple):
     """A configuration of the model ``m``.
@@ -21,11 +33,13 @@ class Case(NamedTuple):
         code: the rule that it breaks; empty for a sound one.
         text: its config.pbtxt.
         files: files besides, below the model's folder; None as content leaves out one that is always there.
+        complete: whether the server completes configurations, as it does unless told otherwise.
     """
 
     code: str
     text: str
     files: dict[str, str | None] = {}  # noqa: RUF012 - never written to
+    complete: bool = False
 
 
 def _input(said: str, before: str = 'backend: "python" ') -> str:
@@ -108,6 +122,7 @@ CASES = (
     Case("IO001", _output("data_type: TYPE_FP32 dims: [1]")),
     Case("IO002", _input('name: "x" dims: [1]')),
     Case("IO003", _input('name: "x" data_type: TYPE_FP32')),
+    Case("", _input('name: "x"'), {"1/model.py": COMPLETING}, complete=True),
     Case("IO003", _output('name: "x" data_type: TYPE_FP32')),
     Case("IO004", _input('name: "x" data_type: TYPE_FP32 dims: [3, 0]')),
     Case("IO004", _output('name: "x" data_type: TYPE_FP32 dims: [-2]')),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,11 @@ def judge() -> Iterator[Oracle]:
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{number}-{case.code or 'sound'}" for number, case in enumerate(CASES)])
 def test_the_server_agrees(judge: Oracle, case: Case) -> None:
+    with oracle() if case.complete else nullcontext(judge) as asked:
+        _compare(asked, case)
+
+
+def _compare(judge: Oracle, case: Case) -> None:
     files = model("m", case.text, case.files)
     found = inspect(files)
     codes = {finding.code for finding in found.errors}

@@ -139,7 +139,12 @@ def _subject(
     def locate(place: Place) -> Path:
         return ("models", folder.name, *within, *written(model, config, place))
 
-    return Subject(folder.name, config, machine, files, folder.signature, locate=locate)
+    subject = Subject(folder.name, config, machine, files, folder.signature, locate=locate)
+    if files is None or subject.normal.backend != "python":
+        return subject
+    latest = f"{folder.name}/{max(served_versions(subject), default=0)}/{subject.normal.filename}"
+    code = next((file.source for file in folder.files if file.path == latest), None)
+    return replace(subject, completes=_completes(config, code))
 
 
 def written(model: Model, config: Any, place: Place) -> Path:
@@ -205,21 +210,36 @@ def _existing_subject(model: ExistingModel, machine: Machine, *, artifacts: bool
         return (model.name, *place)
 
     subject = Subject(model.name, model.config, machine, locate=locate)
-    return with_artifact(replace(subject, files=_existing_files(model)), model.folder) if artifacts else subject
+    return _with_artifact(replace(subject, files=_existing_files(model)), model.folder) if artifacts else subject
 
 
-def with_artifact(subject: Subject, folder: FilePath) -> Subject:
+def _with_artifact(subject: Subject, folder: FilePath) -> Subject:
     """The model with what the artifact of its latest version says of inputs and outputs."""
     versions = served_versions(subject)
-    if subject.normal.backend != "onnxruntime" or not versions:
+    backend = subject.normal.backend
+    if not versions or backend not in ("onnxruntime", "python"):
         return subject
+    artifact = folder / str(versions[-1]) / subject.normal.filename
+    if backend == "python":
+        return replace(subject, completes=_completes(subject.config, artifact))
     try:
-        return replace(subject, signature=read_signature(folder / str(versions[-1]) / subject.normal.filename))
+        return replace(subject, signature=read_signature(artifact))
     except UnreadableArtifact as error:
         return replace(subject, unreadable=str(error))
     except OSError:
         # A file that is not there is a finding of its own.
         return subject
+
+
+def _completes(config: Any, code: FilePath | None) -> bool:
+    """Whether a Python model may state what its configuration does not. The code is read, not run."""
+    tensors = [*config.input, *config.output]
+    if code is None or (config.input and config.output and all(each.dims and each.data_type for each in tensors)):
+        return False
+    try:
+        return b"def auto_complete_config" in code.read_bytes()
+    except OSError:
+        return False
 
 
 def _lines(file: FilePath) -> Mapping[Place, int]:

@@ -47,6 +47,7 @@ class Subject:
         files: the files of its folder, each path with its size; None where they are not to be looked at.
         signature: what its artifact says of its inputs and outputs; None where it does not say.
         unreadable: why the artifact cannot be read; empty where it can, or was not tried.
+        completes: whether its own code has ``auto_complete_config``, which may state what the configuration does not.
         locate: from a place in ``config`` to the path by which the user knows it.
         refused: the models checked so far that Triton would refuse, and whether at the first look.
     """
@@ -57,6 +58,7 @@ class Subject:
     files: Mapping[str, int] | None = None
     signature: Signature | None = None
     unreadable: str = ""
+    completes: bool = False
     locate: Callable[[Place], Path] = field(default=lambda place: place)
     refused: Mapping[str, bool] = field(default_factory=dict)
 

@@ -53,8 +53,10 @@ def tensors_have_dims(model: Subject) -> Iterator[Found]:
 
 
 def completed(model: Subject) -> bool:
-    """Whether the backend reads from the artifact what the configuration leaves out."""
-    return model.normal.backend not in ("python", "") and not model.is_ensemble
+    """Whether the backend reads from the artifact, or asks the model, what the configuration leaves out."""
+    if model.normal.backend == "python":
+        return model.completes
+    return model.normal.backend not in ("pytorch", "") and not model.is_ensemble
 
 
 @rules.rule(
