@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tritonkit import __version__
-from tritonkit.cli import bench, build, doctor, export, infer, init, serve
+from tritonkit.cli import bench, build, check, doctor, export, import_repository, infer, init, schema, serve
 from tritonkit.cli.console import ErrorGroup
 
 app = typer.Typer(
@@ -41,6 +41,9 @@ def options(
 init.register(app)
 build.register(app)
 export.register(app)
+check.register(app)
+import_repository.register(app)
+schema.register(app)
 doctor.register(app)
 infer.register(app)
 bench.register(app)

@@ -40,6 +40,12 @@ def empty() -> Any:
 FIELDS = frozenset(_pb2.ModelConfig.DESCRIPTOR.fields_by_name)
 """Names of ModelConfig's own fields."""
 
+EXCLUSIVE = tuple(frozenset(field.name for field in group.fields) for group in _pb2.ModelConfig.DESCRIPTOR.oneofs)
+"""Groups of ModelConfig's own fields of which at most one can be set."""
+
+PARAMETER = _pb2.ModelParameter.DESCRIPTOR.full_name
+"""The message that stands for a plain string in ``parameters``."""
+
 
 def data_type(name: str) -> int:
     """The number of ``TYPE_FP32``."""

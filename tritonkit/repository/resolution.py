@@ -10,7 +10,7 @@ from tritonkit.artifacts import fetch, making, recipes
 from tritonkit.artifacts.making import Made
 from tritonkit.artifacts.recipes import Download, PlanRecipe, TorchRecipe
 from tritonkit.errors import ArtifactsMissing, ExportFailed, ToolMissing
-from tritonkit.repository.origins import Origin, Origins
+from tritonkit.repository.origins import Origins, sources_of
 from tritonkit.repository.placement import FILENAMES
 from tritonkit.spec.loading import LoadedSpec
 from tritonkit.spec.schema import Model
@@ -22,7 +22,7 @@ class Resolved:
 
     Attributes:
         loaded: the spec, with what was made in the place of what it was made from.
-        made: what was made or fetched, by model.
+        made: what was made or fetched, by place.
     """
 
     loaded: LoadedSpec
@@ -50,10 +50,10 @@ def find(origins: Origins) -> dict[str, Made | Path | None]:
 
 
 def make(origins: Origins, name: str, report: making.Report) -> Made | Path:
-    """Fetch or make what one model needs.
+    """Fetch or make what one place needs.
 
     Raises:
-        ExportFailed: it cannot be; what there was before stays as it is. The message begins with the model's name.
+        ExportFailed: it cannot be; what there was before stays as it is. The message begins with the place.
         ToolMissing: a package is not installed.
         OSError: the disk refuses.
     """
@@ -99,21 +99,25 @@ def described(origin: Download | TorchRecipe | PlanRecipe) -> str:
 
 
 def rewrite(origins: Origins, made: Mapping[str, Made | Path]) -> Resolved:
-    """The spec with a path for every source."""
+    """The spec with a path for every source; one that is not made stays as it is."""
     loaded = origins.loaded
     models = dict(loaded.spec.models)
-    for name, origin in origins.origins.items():
-        models[name] = _rewritten(models[name], origin, made.get(name), origins.backends.get(name))
+    for place, origin in origins.origins.items():
+        name, _, number = place.partition("/")
+        there = made.get(place, origin)
+        if isinstance(there, Made):
+            models[name] = _loaded_by(models[name], there, origins.backends.get(name))
+        path = there.entry.folder if isinstance(there, Made) else there
+        # A path that stands in the spec is left alone: errors quote it as it is written.
+        written = dict(sources_of(models[name])).get(number or None)
+        if isinstance(path, Path) and not (isinstance(written, str) and place not in made):
+            models[name] = _with_source(models[name], number, path)
     spec = loaded.spec.model_copy(update={"models": models})
     return Resolved(replace(loaded, spec=spec), made)
 
 
-def _rewritten(model: Model, origin: Origin, made: Made | Path | None, backend: str | None) -> Model:
-    if not isinstance(made, Made):
-        path = made or origin
-        assert isinstance(path, Path)  # noqa: S101 - all else was made
-        # A path that stands in the spec is left alone: errors quote it as it is written.
-        return model if isinstance(model.source, str) and made is None else _with_source(model, path)
+def _loaded_by(model: Model, made: Made, backend: str | None) -> Model:
+    """The model with the fields by which Triton finds what was made."""
     fields = dict(model.fields)
     if backend and not fields.get("backend") and not fields.get("platform"):
         fields["backend"] = backend
@@ -123,8 +127,10 @@ def _rewritten(model: Model, origin: Origin, made: Made | Path | None, backend: 
     elif len(names) > 1:
         capabilities = {record.compute_capability: name for name, record in made.entry.records.items()}
         fields.setdefault("cc_model_filenames", {str(key): capabilities[key] for key in sorted(capabilities, key=str)})
-    return _with_source(model.model_copy(update={"fields": fields}), made.entry.folder)
+    return model.model_copy(update={"fields": fields})
 
 
-def _with_source(model: Model, path: Path) -> Model:
-    return model.model_copy(update={"source": str(path.absolute())})
+def _with_source(model: Model, number: str, path: Path) -> Model:
+    if not number:
+        return model.model_copy(update={"source": str(path.absolute())})
+    return model.model_copy(update={"versions": {**(model.versions or {}), number: str(path.absolute())}})

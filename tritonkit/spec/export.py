@@ -169,8 +169,8 @@ class Export(Frozen):
 def keys_at(location: tuple[int | str, ...]) -> list[str]:
     """The keys that a mapping inside ``source`` or ``export`` may have, by its place in a model; tags included."""
     parts = [part for part in location if isinstance(part, str)]
-    if parts[:1] == ["source"]:
-        tag = parts[1].strip("[]") if len(parts) > 1 else ""
+    if parts[0] in ("source", "versions"):
+        tag = next((part.strip("[]") for part in parts if part.strip("[]") in _KINDS), "")
         kind: type[Frozen] = FileSource if "weights" in parts else _KINDS.get(tag, FileSource)
         return list(kind.model_fields)
     if "tolerance" in parts:

@@ -1,0 +1,59 @@
+"""What a model states that its export goes by: inputs and outputs, example values, sizes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from tritonkit.artifacts.recipes import Asking, Shapes
+from tritonkit.artifacts.signature import Tensor
+from tritonkit.modelconfig import protobuf
+from tritonkit.spec.schema import Model
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_BINARY_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def asking(model: Model, config: Any, file: Path | None) -> Asking:
+    """The questions that a model's artifact has to answer.
+
+    Args:
+        model: what the spec says of it.
+        config: its ModelConfig, as far as it is stated.
+        file: the .npz file with its inputs, if there is one.
+    """
+    export = model.export
+    return Asking(
+        max_batch_size=config.max_batch_size,
+        seed=export.seed,
+        ranges=export.ranges,
+        file=file,
+        # Files and patterns of samples are for clients: what is in them is no tensor yet.
+        samples={key: value for key, value in model.samples.items() if isinstance(value, list | int | float)},
+        profiles=tuple(
+            {key: Shapes(shapes.min, shapes.opt, shapes.max) for key, shapes in profile.items()}
+            for profile in export.profiles
+        ),
+    )
+
+
+def tensors(stated: Any, max_batch_size: int) -> tuple[Tensor, ...]:
+    """Inputs or outputs of a ModelConfig, the batch first; without a shape where no dims are stated."""
+    found = []
+    for tensor in stated:
+        dims = tuple(tensor.reshape.shape) if tensor.HasField("reshape") else tuple(tensor.dims)
+        known = bool(dims) or tensor.HasField("reshape")
+        shape = ((-1, *dims) if max_batch_size else dims) if known else None
+        found.append(Tensor(tensor.name, protobuf.data_type_name(tensor.data_type), shape))
+    return tuple(found)
+
+
+def number_of_bytes(text: str | None) -> int | None:
+    """``1GiB`` as a number."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([\d.]+)\s*([KMGT]?)(i?)B?", text)
+    assert match is not None  # noqa: S101 - the schema checked it
+    number, unit, binary = match.groups()
+    return int(float(number) * (_BINARY_UNITS[unit] if binary else _UNITS[unit]))
