@@ -119,6 +119,23 @@ def test_a_url_is_fetched_once_and_served_from_the_cache(tmp_path: Path, cache: 
     assert not list(cache.glob("downloads/*.partial*"))
 
 
+def test_every_version_has_a_source_of_its_own(tmp_path: Path, cache: Path, remote: Remote) -> None:
+    remote.files["/net.onnx"] = identity(tmp_path / "net.onnx", ("batch", 3)).read_bytes()
+    identity(tmp_path / "net.onnx", ("batch", 3), initializer_as_input=True)
+    versions = f"{{1: net.onnx, 4: {{file: {remote.url}/net.onnx}}}}"
+    text = f"version: 1\nmodels:\n  net: {{versions: {versions}, max_batch_size: 8, version_policy: {{all: {{}}}}}}\n"
+    project = Project(tmp_path, text)
+    assert [row["model"] for row in project.export("net")] == ["net/4"]
+    assert project.run("build-repo", "spec.yaml").exit_code == 0
+    built = tmp_path / "model_repository/net"
+    assert (built / "1/model.onnx").read_bytes() == (tmp_path / "net.onnx").read_bytes()
+    assert (built / "4/model.onnx").read_bytes() == remote.files["/net.onnx"]
+    project.write(text.replace("4: {file:", "4: {fil:"))
+    assert "models.net.versions.4: expected a path or URL" in project.refused(code=2)
+    project.write(text.replace(f"{{file: {remote.url}/net.onnx}}", "{model: nett}"))
+    assert "models.net.versions.4.model: there is no model 'nett'; did you mean 'net'?" in project.refused(code=2)
+
+
 def test_a_download_goes_on_where_it_broke_off(cache: Path, remote: Remote) -> None:
     remote.files["/large.onnx"] = CONTENT
     remote.gives = 3_000_000
@@ -252,7 +269,7 @@ BAD = {
     ),
     "other dims than stated": (
         torch_spec(output='{output: "FP32[11]"}'), 2,
-        "stated with dims [11], but the artifact's output 'output' has [10]",
+        "the output 'output' is stated with dims [11], and has [10] after the batch in the artifact",
     ),
     "no inputs": (spec('{torch: "torch_modules:cnn"}'), 2, "does not tell its inputs"),
     "an input without dims": (

@@ -35,8 +35,8 @@ def accepted(value: Any, schema: dict[str, Any] | bool = SCHEMA) -> bool:
         return schema
     known = {
         "$schema", "$defs", "title", "description", "default", "$ref", "allOf", "anyOf", "type", "enum", "const",
-        "minimum", "maximum", "minLength", "minItems", "minProperties", "pattern", "items", "properties", "required",
-        "propertyNames", "additionalProperties",
+        "minimum", "maximum", "minLength", "minItems", "maxItems", "minProperties", "pattern", "items", "properties",
+        "required", "propertyNames", "additionalProperties",
     }  # fmt: skip
     assert schema.keys() <= known
     if "$ref" in schema:

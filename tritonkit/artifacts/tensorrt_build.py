@@ -196,7 +196,7 @@ def _add_profile(
     """Add a profile; what TensorRT made of it."""
     made = builder.create_optimization_profile()
     varying = {tensor.name: tensor for tensor in inputs if -1 in (tensor.shape or ())}
-    for name in profile.keys() ^ varying.keys():
+    for name in (*(profile.keys() - varying.keys()), *(varying.keys() - profile.keys())):
         fault = "does not vary, or is no input" if name in profile else "varies, and is in no profile"
         raise ExportFailed(f"export.profiles: '{name}' {fault}; those that vary: {', '.join(varying) or 'none'}")
     for name, shapes in profile.items():

@@ -44,7 +44,8 @@ def _without_titles(value: Any) -> Any:
     # pydantic repeats every key's name as its title. A title is a string; a property of that name is a mapping.
     if isinstance(value, dict):
         return {
-            key: _without_titles(item)
+            # Forms that a function tells apart are "oneOf" to pydantic, which says no more than "anyOf" here.
+            "anyOf" if key == "oneOf" else key: _without_titles(item)
             for key, item in value.items()
             if not (key == "title" and isinstance(item, str)) and not (key == "default" and item is None)
         }

@@ -11,7 +11,7 @@ from tritonkit.artifacts import fetch
 from tritonkit.artifacts.recipes import Download, PlanRecipe, Tolerances, TorchRecipe
 from tritonkit.modelconfig.configure import configure
 from tritonkit.repository import statement
-from tritonkit.repository.placement import FILENAMES, backend_of
+from tritonkit.repository.placement import FILENAMES, backend_of, is_there
 from tritonkit.spec.export import Export, FileSource, ModelSource, TorchSource
 from tritonkit.spec.faults import Faults, nearest
 from tritonkit.spec.faults import Path as SpecPath
@@ -160,6 +160,9 @@ class _Planner:
         given = self._sibling(place, source) if isinstance(source, ModelSource) else self._file(place, "source", source)
         if given is None:
             return None
+        if isinstance(given, Path) and not is_there(given):
+            # Said with the faults of the model's folder.
+            return given
         path = _as_file(given)
         backend = self._backend(place, model, path)
         if backend == "tensorrt" and path.suffix == ".onnx" and not isinstance(given, PlanRecipe):

@@ -27,7 +27,7 @@ def asking(model: Model, config: Any, file: Path | None) -> Asking:
     return Asking(
         max_batch_size=config.max_batch_size,
         seed=export.seed,
-        ranges=export.ranges,
+        ranges={name: (limits[0], limits[1]) for name, limits in export.ranges.items()},
         file=file,
         # Files and patterns of samples are for clients: what is in them is no tensor yet.
         samples={key: value for key, value in model.samples.items() if isinstance(value, list | int | float)},

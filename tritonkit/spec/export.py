@@ -37,6 +37,7 @@ ComputeCapability = Annotated[
 ]
 Bytes = Annotated[StrictStr, _matching(_BYTES, "a number of bytes, as in 4GiB")]
 NonEmpty = Annotated[StrictStr, Field(min_length=1)]
+Limits = Annotated[tuple[float, ...], Field(min_length=2, max_length=2)]
 Shape = Annotated[tuple[Annotated[StrictInt, Field(ge=0)], ...], Field(min_length=1)]
 
 
@@ -159,7 +160,7 @@ class Export(Frozen):
     inputs: NonEmpty | None = Field(
         default=None, description="A .npz file whose arrays the artifact and its source must answer alike."
     )
-    ranges: dict[StrictStr, tuple[float, float]] = Field(
+    ranges: dict[StrictStr, Limits] = Field(
         default_factory=dict, description="Smallest and largest value of the random inputs that parity asks."
     )
     seed: StrictInt = Field(default=0, description="Seed of the random inputs, and of the factory.")

@@ -123,7 +123,8 @@ def _message(detail: ErrorDetails, known: list[str]) -> str:
     if kind == "extra_forbidden":
         return f"unknown key{nearest(str(detail['loc'][-1]), known)}"
     if kind == "too_short":
-        return "may not be empty"
+        least = detail["ctx"]["min_length"]
+        return "may not be empty" if least == 1 else f"expected {least} values, found {detail['ctx']['actual_length']}"
     words = detail["msg"].removeprefix("Value error, ")
     words = words.replace("Input should be", "expected").replace("dictionary", "mapping").replace("tuple", "list")
     return f"{words}, found {shown(detail['input'])}"

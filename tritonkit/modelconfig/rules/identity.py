@@ -216,6 +216,9 @@ def artifacts_are_there(model: Subject) -> Iterator[Found]:
         return
     if model.machine.backends is not None and normal.backend not in model.machine.backends:
         return
+    if model.config.cc_model_filenames:
+        # A file for each GPU: the one for all others is not needed where none is served by it.
+        return
     for version in served_versions(model):
         folder = f"{version}/{normal.filename}"
         if folder not in model.files and not any(path.startswith(f"{folder}/") for path in model.files):
