@@ -106,3 +106,15 @@ def profiles_are_numbers(model: Subject) -> Iterator[Found]:
         for index, profile in enumerate(group.profile):
             if model.normal.platform == TENSORRT_PLAN and not profile.strip().isdigit():
                 yield at(*place, "profile", index, profile=profile)
+
+
+@rules.rule(
+    "INS07",
+    "no count is said, and of the onnxruntime backend Triton makes two instances on a CPU",
+    instead="count: 1, or as many as are meant",
+    severity=Severity.INFO,
+)
+def counts_are_said(model: Subject) -> Iterator[Found]:
+    for group, place, _, kind in groups(model):
+        if group.count < 1 and kind == "KIND_CPU" and model.normal.backend == "onnxruntime":
+            yield at(*place, "count")
