@@ -100,3 +100,13 @@ def test_a_missing_batch_dimension_is_no_dimension_at_all() -> None:
 def test_every_rule_has_a_case() -> None:
     told = {rule.code for rule in RULES if rule.code.startswith("ART")}
     assert told == {"ART01", "ART02", "ART03", "ART04", "ART05", "ART06"}
+
+
+def test_triton_makes_two_instances_where_no_count_is_said(judge: Oracle, tmp_path: Path) -> None:
+    artifact = identity(tmp_path / "model.onnx", DYNAMIC).read_bytes()
+    said = 'backend: "onnxruntime" instance_group [{ kind: KIND_CPU }]'
+    files: dict[str, str | bytes] = {"m/config.pbtxt": said, "m/1/model.onnx": artifact}
+    (found,) = inspect(files).findings
+    assert (found.code, found.severity.value) == ("INS07", "info")
+    assert judge.ask(files, "m").loads
+    assert judge.log.count("TRITONBACKEND_ModelInstanceInitialize: m_0_") == 2

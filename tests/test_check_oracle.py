@@ -28,6 +28,6 @@ def judge() -> Iterator[Oracle]:
     suppress_health_check=list(HealthCheck),
 )
 @given(config=configurations())
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_check_and_the_server_agree(judge: Oracle, config: Any) -> None:
     assert disagreement(judge, config, files()) == ""

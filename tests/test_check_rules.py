@@ -86,17 +86,19 @@ def test_rules_that_no_server_here_can_hold(code: str, said: str) -> None:
         ("ID009", 'backend: "python" model_metrics { }'),
         ("DYN07", 'backend: "python" dynamic_batching { }'),
         ("INS04", 'backend: "python" instance_group [{ kind: KIND_GPU gpus: [3] }]'),
+        ("INS07", 'backend: "onnxruntime" instance_group [{ kind: KIND_CPU }]'),
         ("SEQ30", 'backend: "python" sequence_batching { state [{ input_name: "a" }] }'),
     ],
 )
-def test_warnings(code: str, said: str) -> None:
-    (found,) = check([Subject("m", parse(said), files={"1/model.py": 1})])
-    assert (found.code, found.severity) == (code, Severity.WARNING)
+def test_what_triton_does_not_refuse(code: str, said: str) -> None:
+    (found,) = check([Subject("m", parse(said), files={"1/model.py": 1, "1/model.onnx": 1})])
+    assert found.code == code
+    assert not found.refuses
 
 
-def test_every_warning_has_a_case() -> None:
+def test_all_else_has_a_case_too() -> None:
     told = {rule.code for rule in RULES if rule.severity is not Severity.ERROR}
-    assert told == {"ID008", "ID009", "DYN07", "INS04", "SEQ30"}
+    assert told == {"ID008", "ID009", "DYN07", "INS04", "INS07", "SEQ30"}
 
 
 @settings(max_examples=300, deadline=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from tritonkit.modelconfig import protobuf
 from tritonkit.modelconfig.findings import Severity
 from tritonkit.modelconfig.platforms import TENSORRT_PLAN
 from tritonkit.modelconfig.rules.rule import Found, Place, Rules, Subject, at
@@ -18,7 +19,7 @@ def groups(model: Subject) -> Iterator[tuple[Any, Place, str, str]]:
         return
     gpus = model.machine.gpus
     for index, group in enumerate(model.config.instance_group):
-        kind = group.Kind.Name(group.kind)
+        kind = protobuf.enum_name(group, "kind")
         if kind == "KIND_AUTO" and gpus is not None:
             here = gpus > 0 and all(0 <= gpu < gpus for gpu in group.gpus)
             kind = "KIND_GPU" if here else "KIND_CPU"
@@ -34,7 +35,7 @@ def groups(model: Subject) -> Iterator[tuple[Any, Place, str, str]]:
 def other_kinds_name_no_gpus(model: Subject) -> Iterator[Found]:
     for group, place, name, kind in groups(model):
         if kind in ("KIND_CPU", "KIND_MODEL") and group.gpus:
-            stated = group.Kind.Name(group.kind)
+            stated = protobuf.enum_name(group, "kind")
             where = "CPU" if kind == "KIND_CPU" else "model's own devices"
             if stated == "KIND_AUTO":
                 where = "CPU (none of the GPUs named is there)"
@@ -106,3 +107,15 @@ def profiles_are_numbers(model: Subject) -> Iterator[Found]:
         for index, profile in enumerate(group.profile):
             if model.normal.platform == TENSORRT_PLAN and not profile.strip().isdigit():
                 yield at(*place, "profile", index, profile=profile)
+
+
+@rules.rule(
+    "INS07",
+    "no count is said, and of the onnxruntime backend Triton makes two instances on a CPU",
+    instead="count: 1, or as many as are meant",
+    severity=Severity.INFO,
+)
+def counts_are_said(model: Subject) -> Iterator[Found]:
+    for group, place, _, kind in groups(model):
+        if group.count < 1 and kind == "KIND_CPU" and model.normal.backend == "onnxruntime":
+            yield at(*place, "count")

@@ -21,7 +21,7 @@ def _controls(model: Subject, kinds: tuple[str, ...]) -> Iterator[tuple[Any, str
     """Each control of the kinds, with its kind."""
     for number, tensor in enumerate(model.config.sequence_batching.control_input):
         for index, control in enumerate(tensor.control):
-            kind = control.Kind.Name(control.kind)
+            kind = protobuf.enum_name(control, "kind")
             if kind in kinds:
                 yield control, kind, (*_SEQUENCE, "control_input", number, "control", index)
 

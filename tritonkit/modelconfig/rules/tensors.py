@@ -172,7 +172,7 @@ def _trunks(dims: Sequence[int]) -> list[int]:
 )
 def images_have_three_dims(model: Subject) -> Iterator[Found]:
     for index, tensor in enumerate(model.config.input):
-        form = tensor.Format.Name(tensor.format)
+        form = protobuf.enum_name(tensor, "format")
         if form in ("FORMAT_NHWC", "FORMAT_NCHW") and len(tensor.dims) != 3:
             yield at("input", index, "format", tensor=tensor.name, format=form, count=len(tensor.dims))
 
@@ -229,7 +229,7 @@ def non_linear_formats_have_three_dims(model: Subject) -> Iterator[Found]:
 def batch_tensors_have_one_source(model: Subject) -> Iterator[Found]:
     for role, tensor, place in _batch_tensors(model):
         if len(tensor.source_input) != 1:
-            kind = tensor.Kind.Name(tensor.kind)
+            kind = protobuf.enum_name(tensor, "kind")
             yield at(*place, "source_input", role=role, kind=kind, count=len(tensor.source_input))
 
 
