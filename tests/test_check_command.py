@@ -13,7 +13,9 @@ import pytest
 from onnx_models import identity
 from typer.testing import CliRunner
 
+import tritonkit
 from tritonkit.cli.app import app
+from tritonkit.repository.inspection import BUNDLED
 
 SPEC = """\
 version: 1
@@ -183,6 +185,17 @@ def test_the_server_is_taken_into_account(project: Path) -> None:
     assert findings("sound.yaml", "--set", newer, "--release", "25.02") == []
     assert [each["code"] for each in findings("sound.yaml", "--set", newer, "--server", "bundled")] == ["ID010"]
     assert run("sound.yaml", "--release", "new")[0] == 2
+
+
+def test_the_bundled_server_has_the_backends_that_are_here() -> None:
+    own = {file.parent.name for file in (Path(tritonkit.__file__).parent / "backends").glob("*/model.py")}
+    assert BUNDLED.backends == frozenset({*own, "python"})
+
+
+def test_assignments_are_for_specs(project: Path) -> None:
+    code, _, err = run("src", "--set", "models.digits.max_batch_size=1")
+    assert code == 2
+    assert "--set" in err
 
 
 def test_what_cannot_be_read_is_told_with_the_rest(project: Path) -> None:
