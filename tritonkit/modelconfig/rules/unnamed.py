@@ -26,7 +26,7 @@ def kinds_of_groups_have_names(model: Subject) -> Iterator[Found]:
 @rules.rule(
     "NUM02",
     "the kind {kind} of a batch {role} has no name",
-    triton="attempt to access JSON non-string as string",
+    triton="unknown batch {role} kind '' for {model}",
     instead="a kind by its name, as in BATCH_ELEMENT_COUNT",
 )
 def kinds_of_batch_tensors_have_names(model: Subject) -> Iterator[Found]:
