@@ -233,6 +233,21 @@ def test_a_repository_with_and_without_artifacts(project: Path) -> None:
     assert found == {("other", 5, "IO004")}
 
 
+def test_a_spec_without_its_artifacts(project: Path) -> None:
+    (project / "digits.onnx").unlink()
+    (project / "src" / "model.py").unlink()
+    (project / "src").rmdir()
+    assert {"SPEC"} < {each["code"] for each in findings("spec.yaml")}
+    assert {each["code"] for each in findings("spec.yaml", "--no-artifacts")} == {
+        "IO004",
+        "INS04",
+        "DYN02",
+        "PIP04",
+        "PIP11",
+    }
+    assert run("sound.yaml", "--no-artifacts")[0] == 0
+
+
 def test_a_repository_with_a_broken_configuration(project: Path) -> None:
     (project / "repository" / "m" / "1").mkdir(parents=True)
     (project / "repository" / "m" / "config.pbtxt").write_text('backend: "python"\nmax_batch_sise: 4\n')
