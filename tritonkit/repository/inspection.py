@@ -110,7 +110,7 @@ def inspect_spec(
     # Faults of the spec are found all the same: they may be why nothing can be made.
     made = resolution.made_before(planned) if artifacts and not planned.loaded.faults else {}
     loaded = resolution.rewrite(planned, made).loaded
-    surroundings = Surroundings(loaded.directory, loaded.repository, artifacts, loaded.faults)
+    surroundings = Surroundings(loaded.directory, loaded.repository, artifacts, loaded.faults, sources=artifacts)
     folders = [ModelFolder(name, model, surroundings) for name, model in loaded.spec.models.items()]
     found = [
         _located(finding, *loaded.faults.origin(finding.path))

@@ -46,12 +46,14 @@ class Surroundings:
         repository: the repository that the folder will be part of.
         check: whether files that Triton would miss are faults.
         faults: where every fault is reported.
+        sources: whether the sources and files that the spec names have to be there.
     """
 
     directory: Path
     repository: Path
     check: bool
     faults: Faults
+    sources: bool = True
 
 
 class ModelFolder:
@@ -77,6 +79,9 @@ class ModelFolder:
         self._numbers = tuple(versions)
         stated = {key: str(model.fields.get(key) or "") for key in ("backend", "platform", "default_model_filename")}
         first = next((source for source in versions.values() if source is not None), None)
+        if first is None and model.source is not None:
+            # Not there, its name may still tell what it is made for.
+            first = surroundings.directory / model.source
         self._backend = None if self._is_ensemble else backend_of(first, stated["backend"], stated["platform"])
         self.signature: Signature | None = None
         for number, source in versions.items():
@@ -128,7 +133,8 @@ class ModelFolder:
             return None
         source = self._around.directory / text
         if not is_there(source):
-            self._fault(where, f"there is no file or folder {source}")
+            if self._around.sources:
+                self._fault(where, f"there is no file or folder {source}")
             return None
         return source
 
@@ -170,7 +176,8 @@ class ModelFolder:
     def _place(self, path: str, source: Path, where: SpecPath) -> None:
         """Put a file, or every file of a folder, at a path of the model's folder."""
         if not is_there(source):
-            self._fault(where, f"there is no file or folder {source}")
+            if self._around.sources:
+                self._fault(where, f"there is no file or folder {source}")
             return
         try:
             held = version_files(source, "")

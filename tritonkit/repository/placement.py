@@ -57,7 +57,7 @@ def backend_of(source: Path | None, backend: str, platform: str) -> str | None:
         return backend or _BY_PLATFORM.get(platform)
     if source is None:
         return None
-    if source.is_dir():
+    if is_there(source) and source.is_dir():
         held = [name for name, filename in FILENAMES.items() if (source / filename).exists()]
         return held[0] if len(held) == 1 else None
     return _BY_SUFFIX.get(source.suffix)
