@@ -138,7 +138,10 @@ def _is_remote(error: OSError) -> bool:
 
 
 def _unreachable(url: str, error: BaseException) -> ExportFailed:
-    words = " ".join(str(error).split()) or type(error).__name__
+    # fsspec says no more than the address; what stands behind it says why.
+    told = error.__cause__ if error.__cause__ is not None and str(error) in ("", url) else error
+    words = " ".join(str(told).split())
+    words = f"{type(told).__name__}: there is no such file, or it may not be read" if words in ("", url) else words
     return ExportFailed(f"{url} cannot be fetched: {words[:300]}", hint="the next try goes on where this one stopped")
 
 
@@ -170,7 +173,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
         filesystem, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
         # fsspec says which package its protocol needs.
-        raise ToolMissing(f"{url}: {error}", hint=str(error)) from None
+        raise ToolMissing(f"{url}: {error}", hint="install it beside tritonkit, with pip") from None
     except ValueError as error:
         raise ExportFailed(f"{url} cannot be fetched: {error}") from None
     return filesystem, str(path)

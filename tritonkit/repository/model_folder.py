@@ -79,7 +79,7 @@ class ModelFolder:
         self._numbers = tuple(versions)
         stated = {key: str(model.fields.get(key) or "") for key in ("backend", "platform", "default_model_filename")}
         first = next((source for source in versions.values() if source is not None), None)
-        if first is None and model.source is not None:
+        if first is None and isinstance(model.source, str):
             # Not there, its name may still tell what it is made for.
             first = surroundings.directory / model.source
         self._backend = None if self._is_ensemble else backend_of(first, stated["backend"], stated["platform"])
