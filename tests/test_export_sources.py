@@ -183,7 +183,7 @@ def test_a_wrong_sha256_is_refused_and_nothing_kept(tmp_path: Path, cache: Path,
 
 
 def test_urls_that_cannot_be_reached(tmp_path: Path, cache: Path, remote: Remote) -> None:
-    cases = {f"{remote.url}/none.onnx": "no such file", "http://127.0.0.1:1/net.onnx": "Cannot connect to host"}
+    cases = {f"{remote.url}/none.onnx": "404", "http://127.0.0.1:1/net.onnx": "Cannot connect to host"}
     for url, reason in cases.items():
         words = Project(tmp_path, spec(url)).refused()
         assert f"net: {url} cannot be fetched: " in words
@@ -206,13 +206,22 @@ def test_other_filesystems(cache: Path) -> None:
 
 def test_a_file_of_hugging_face(tmp_path: Path, cache: Path, remote: Remote) -> None:
     remote.files["/org/repo/resolve/main/nets/net.onnx"] = CONTENT
-    project = Project(tmp_path, spec("hf://org/repo/nets/net.onnx", max_batch_size="8"))
+    # The address is read when huggingface_hub is imported, once in a process.
     env = {**os.environ, "HF_ENDPOINT": remote.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False, timeout=60
-    )
+
+    def export() -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "tritonkit", "export", "spec.yaml"]
+        return subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=60)
+
+    project = Project(tmp_path, spec("hf://org/repo/nets/net.onnx", max_batch_size="8"))
+    done = export()
     assert done.returncode == 0, done.stderr
-    assert Path(done.stdout.strip()).read_bytes() == CONTENT
+    (file,) = cache.glob("downloads/*/net.onnx")
+    assert file.read_bytes() == CONTENT
+    project.write(spec("hf://org/repo/none.onnx"))
+    done = export()
+    assert done.returncode == 4
+    assert "net: hf://org/repo/none.onnx cannot be fetched: " in done.stderr
 
 
 def test_weights_are_loaded_and_pickles_that_run_code_are_not(tmp_path: Path, cache: Path) -> None:
