@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from importlib import metadata
+from collections.abc import Collection, Mapping
 
 
-def installed(names: Iterable[str]) -> dict[str, str | None]:
+def installed(names: Collection[str]) -> dict[str, str | None]:
     """The version of each distribution; None for one that is not installed."""
     found: dict[str, str | None] = {}
+    if not names:
+        return found
+    # Imported here: most repositories were made by no package, and to see that they are current should take no time.
+    from importlib import metadata
+
     for name in names:
         try:
             found[name] = metadata.version(name)
