@@ -221,7 +221,7 @@ def test_strings_go_in_and_out(client: triton.InferenceServerClient) -> None:
     said = np.array([["grün", ""], ["a\0b", "x" * 5000]], dtype=np.object_)
     heard = ask(client, "text", {"said": said}, "BYTES")["heard"]
     assert [[value.decode() for value in row] for row in heard] == said.tolist()
-    with pytest.raises(InferenceServerException, match="input said: onnxruntime takes UTF-8 text only"):
+    with pytest.raises(InferenceServerException, match="input said: the model takes UTF-8 text only"):
         ask(client, "text", {"said": np.array([[b"\xff", b""]], dtype=np.object_)}, "BYTES")
 
 
