@@ -14,6 +14,7 @@ import onnx
 import onnxruntime
 import pytest
 import tritonclient.grpc as triton
+from asking import ask
 from onnx import TensorProto, helper, numpy_helper
 from serving import plan, stubs, up
 from tritonclient.utils import InferenceServerException
@@ -145,22 +146,6 @@ def server(repository: Path) -> Iterator[serve.Deployment]:
 def client(server: serve.Deployment) -> Iterator[triton.InferenceServerClient]:
     with triton.InferenceServerClient(server.grpc) as opened:
         yield opened
-
-
-def ask(
-    client: triton.InferenceServerClient,
-    model: str,
-    inputs: Mapping[str, Any],
-    datatype: str = "FP32",
-    outputs: Sequence[str] = (),
-) -> dict[str, Any]:
-    tensors = []
-    for name, value in inputs.items():
-        tensors.append(triton.InferInput(name, list(value.shape), datatype))
-        tensors[-1].set_data_from_numpy(value)
-    wanted = [triton.InferRequestedOutput(name) for name in outputs] or None
-    answer = client.infer(model, tensors, outputs=wanted, client_timeout=20)
-    return {tensor.name: answer.as_numpy(tensor.name) for tensor in answer.get_response().outputs}
 
 
 def numbers(batch: int) -> Any:
