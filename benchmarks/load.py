@@ -61,7 +61,7 @@ def measure(
     seconds: float = 6,
     more: Sequence[str] = (),
 ) -> Figures:
-    """Synchronous clients of batch 1, three windows as they come; an error where a request fails."""
+    """Synchronous clients of batch 1, over the first three windows that hold answers; a failed request is an error."""
     analyzer = perf_analyzer.find()
     report = data.with_name("report.csv")
     report.unlink(missing_ok=True)
@@ -69,7 +69,7 @@ def measure(
     argv = [
         str(analyzer.binary), "-m", model, "-u", deployment.grpc if protocol == "grpc" else deployment.http,
         "-i", protocol, "--concurrency-range", str(clients), "--max-threads", str(clients), "--input-data", str(data),
-        "-p", str(int(seconds * 1000 / 3)), "-s", "999", "-r", "3", "-f", str(report), *shared, *more,
+        "-p", str(int(seconds * 1000 / 3)), "-s", "999", "-r", "10", "-f", str(report), *shared, *more,
     ]  # fmt: skip
     done = subprocess.run(
         argv, env={**os.environ, **analyzer.env}, capture_output=True, text=True, check=False, timeout=seconds * 10 + 60
