@@ -91,7 +91,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
         return
     typer.echo(addresses(deployment))
     print_table(
-        ("SERVER", "STATE", "FOR", "PID", "RESTARTS", "LAST FAULT"),
+        ("server", "state", "for", "pid", "restarts", "last fault"),
         [
             (
                 server.name,
@@ -103,11 +103,11 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
             )
             for server in deployment.servers
         ],
-        right=("FOR", "PID", "RESTARTS"),
+        right=("for", "pid", "restarts"),
     )
     if loaded:
         print_table(
-            ("MODEL", "VERSION", "STATE", "REASON"),
+            ("model", "version", "state", "reason"),
             [(model.name, model.version or "-", model.state or "-", model.reason or "-") for model in loaded],
         )
 
@@ -194,7 +194,7 @@ def _print_plan(plan: Plan, as_json: bool) -> None:
             ("log", process.log),
             ("ready when", f"{', '.join(process.models) or 'the server'} READY at {process.http}"),
         ]
-        print_table(("PROCESS", process.name), rows)
+        print_table(("process", process.name), rows)
 
 
 def _shown(environment: Mapping[str, str]) -> dict[str, str]:

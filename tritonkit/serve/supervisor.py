@@ -17,14 +17,13 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 from tritonkit.errors import LaunchFailed
 from tritonkit.serve import diagnosis, events, health, machine, warden
 from tritonkit.serve.plans import Plan, ProcessSpec
 from tritonkit.serve.state import Claim, Deployment, ServerState, began
+from tritonkit.tools.launcher import tied
 
-_LAUNCHER = Path(__file__).with_name("launcher.py")
 _ISOLATED_PYTHON = (sys.executable, "-I", "-S")
 
 
@@ -124,7 +123,7 @@ class Supervisor:
             with spec.log.open("ab") as log:
                 # A session of its own: Ctrl-C at the terminal is for the supervisor alone.
                 child = subprocess.Popen(
-                    [*_ISOLATED_PYTHON, str(_LAUNCHER), str(os.getpid()), *spec.argv],
+                    tied(spec.argv),
                     env=dict(spec.env),
                     cwd=spec.cwd,
                     stdin=subprocess.DEVNULL,
