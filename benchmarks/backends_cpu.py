@@ -54,8 +54,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4)
     arguments = parser.parse_args()
     print(
-        f"{arguments.clients} clients of batch 1, medians of {arguments.rounds} rounds of {arguments.seconds:g} s; {CORES} "
-        f"cores, Python {platform.python_version()}, onnxruntime {onnxruntime.__version__}\n"
+        f"{arguments.clients} clients of batch 1, medians of {arguments.rounds} rounds of {arguments.seconds:g} s; "
+        f"{CORES} cores, Python {platform.python_version()}, onnxruntime {onnxruntime.__version__}\n"
     )
     for kind in KINDS:
         with tempfile.TemporaryDirectory(prefix="tritonkit-backends-") as folder, ExitStack() as stack:
@@ -213,6 +213,8 @@ def answer(connection: socket.socket) -> None:
     """Read one whole answer; it must be a 200."""
     held = b""
     while b"\r\n\r\n" not in held:
+        # With more workers uvicorn sends an answer in two parts, the second only when the first is acknowledged.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         held += connection.recv(65536)
     head, _, body = held.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200"), head

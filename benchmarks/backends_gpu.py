@@ -278,9 +278,15 @@ def served(
         took = time.monotonic() - began
         for protocol in protocols:
             shared = protocol == "shm"
-            figures = measure(
-                deployment, name, data, protocol="grpc", shared_memory=shared, clients=CLIENTS, seconds=SECONDS,
-            )  # fmt: skip
+            try:
+                figures = measure(
+                    deployment, name, data, protocol="grpc", shared_memory=shared, clients=CLIENTS, seconds=SECONDS
+                )
+            except RuntimeError as error:
+                log = (work / ".tritonkit" / "logs" / "server.log").read_text(errors="replace")
+                print(error, log[-6000:], sep="\n", flush=True)
+                rows.append(f"{part} {backend} {name} {protocol}: FAILED")
+                continue
             rows.append(
                 f"{part} {backend} {name}, {config.get('count')} instances, {CLIENTS} clients, gRPC"
                 f"{' + shared memory' if shared else ''}: {figures.rate:.0f}/s ({figures.rate / fixed:.2f}), "

@@ -21,7 +21,6 @@ TYPE = np.float32 if session.get_inputs()[0].type == "tensor(float)" else np.uin
 app = fastapi.FastAPI()
 
 
-@app.post("/tutorial")
 def tutorial(body: dict[str, Any]) -> dict[str, Any]:
     image = np.frombuffer(base64.b64decode(body["image"]), TYPE).reshape(1, *SHAPE)
     return {"scores": session.run(None, {"input": image})[0].tolist()}
@@ -32,4 +31,5 @@ async def lean(request: fastapi.Request) -> fastapi.Response:
     return fastapi.Response(session.run(None, {"input": image})[0].tobytes(), media_type="application/octet-stream")
 
 
+app.add_api_route("/tutorial", tutorial, methods=["POST"])
 app.add_route("/lean", lean, methods=["POST"])
