@@ -43,9 +43,13 @@ class Ask(NamedTuple):
 class Batcher:
     """Answers the requests of one instance with one engine."""
 
-    def __init__(self, model: Model, engine: Engine, sizes: Sequence[int]) -> None:
-        """``sizes``: the batch sizes to pad to, ascending; none to run batches as they come."""
+    def __init__(self, model: Model, engine: Engine, sizes: Sequence[int], *, text: bool = True) -> None:
+        """``sizes``: the batch sizes to pad to, ascending; none to run batches as they come.
+
+        ``text``: whether STRING tensors are text to the engine; else they stay bytes.
+        """
         self.engine = engine
+        self._text = text
         self.sizes = tuple(sizes)
         self._batches = model.max_batch_size > 0
         self._types = {tensor.name: tensor.type for tensor in (*model.inputs, *model.outputs)}
@@ -80,7 +84,7 @@ class Batcher:
             tensor = pb_utils.get_input_tensor_by_name(request, name)
             if tensor is not None:
                 array = tensor.as_numpy()
-                inputs[name] = _decoded(name, array) if self._types[name] == STRING else array
+                inputs[name] = _decoded(name, array) if self._text and self._types[name] == STRING else array
         missing = [name for name in self._required if name not in inputs]
         if missing:
             raise ValueError(f"missing input: {', '.join(missing)}")
@@ -120,7 +124,7 @@ class Batcher:
                     f"output {name}: shape {list(array.shape)} for a batch of {rows}; the model does not "
                     "batch along the first dimension (max_batch_size: 0 serves it as it is)"
                 )
-            if self._types[name] == STRING:
+            if self._text and self._types[name] == STRING:
                 arrays[name] = _encoded(array)
             elif keep:
                 arrays[name] = array.copy()
