@@ -7,6 +7,8 @@
 #
 #   make check               lint and types
 #   make model_repository    build the committed example anew
+#   make docs                make the pages anew that programs make
+#   make fuzz                try 100,000 inputs on the loader and the importer (half an hour)
 #   make benchmarks          measure the tables of the README here
 #   make clean               remove the environment and everything built in it
 
@@ -23,7 +25,7 @@ BIN := $(abspath $(VENV))/bin
 DEMO := .demo
 CONCURRENCY ?= 1,4
 
-.PHONY: help demo test check model_repository benchmarks clean
+.PHONY: help demo test check model_repository docs fuzz benchmarks clean
 
 help:
 	@sed -n 's/^#   \(make .*\)/\1/p' Makefile
@@ -63,9 +65,20 @@ check: $(VENV)/.dev
 model_repository: $(VENV)/.dev
 	$(BIN)/tritonkit build-repo templates/starters/digits/spec.yaml --output model_repository
 
+docs: $(VENV)/.dev
+	$(BIN)/tritonkit schema > docs/spec.schema.json
+	$(BIN)/python tests/coverage_table.py > docs/modelconfig.md
+	$(BIN)/python tests/checks_tables.py rules > docs/checks.md
+	$(BIN)/python tests/checks_tables.py ensembles > docs/ensembles.md
+
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m pytest -m fuzz
+
 benchmarks: $(VENV)/.dev
 	$(BIN)/python benchmarks/build_repo.py
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/check_speed.py
+	$(BIN)/python benchmarks/check_oracle.py
 
 clean:
 	rm -rf $(VENV) $(DEMO) .mypy_cache .pytest_cache .ruff_cache build dist

@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     build = [sys.executable, "-m", "tritonkit", "build-repo", "spec.yaml"]
-    batches = iter(range(1, 10_000))
+    batches = iter(range(16, 10_000))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copytree(STARTER / "models", folder / "models")

@@ -248,7 +248,7 @@ BAD = {
     ),
     "label file": (
         "models: {m: {source: m.onnx, output: {output: {label_filename: none.txt}}}}",
-        "spec.yaml:2: models.m.output: there is no label file",
+        "spec.yaml:2: models.m.output.output.label_filename: there is no file",
     ),
     "sample": (
         "models: {m: {source: m.onnx, samples: {inptu: [1]}}}",

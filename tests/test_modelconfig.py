@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 import yaml
 from google.protobuf import json_format
-from google.protobuf.descriptor import FieldDescriptor
 from hypothesis import given, settings
-from hypothesis import strategies as st
+from message_values import values
 
 from tritonkit.artifacts.signature import Signature, Tensor
 from tritonkit.errors import SpecError
@@ -154,83 +153,6 @@ def test_a_tensor_without_dims_is_reshaped() -> None:
 def test_a_stated_shape_may_narrow_the_artifact() -> None:
     dynamic = Signature((Tensor("x", "TYPE_FP32", (-1, -1, 3)),), (Tensor("y", "TYPE_FP32", (-1, 2)),))
     assert list(configured("{max_batch_size: 1, input: {x: 'FP32[7,3]'}}", dynamic).input[0].dims) == [7, 3]
-
-
-@pytest.mark.parametrize(
-    ("model", "expected"),
-    [
-        (
-            "{max_batch_size: 4, input: {inptu: 'FP32[1,8,8]'}}",
-            "input.inptu: the artifact has no input 'inptu'; did you mean",
-        ),
-        ("{max_batch_size: 4, input: [{name: input, data_type: TYPE_FP16}]}", "input[0]: stated as TYPE_FP16, but"),
-        ("{max_batch_size: 4, input: {input: 'FP32[1,8,9]'}}", "input.input: stated with dims [1, 8, 9], but"),
-        ("{max_batch_size: 4, input: {input: 'FP32[-1,8,8]'}}", "input.input: stated with dims [-1, 8, 8], but"),
-        ("{max_batch_size: 4, output: {scores: 'FP32[10]'}}", "output.scores: the artifact has no output 'scores'"),
-        ("{input: {input: 'FP32[1,8,8]'}}", "input.input: stated with dims [1, 8, 8], but"),
-    ],
-)
-def test_disagreement_with_the_artifact(model: str, expected: str) -> None:
-    assert any(found.startswith(expected) for found in faults(model, DIGITS))
-
-
-def test_an_artifact_without_a_batch_dimension() -> None:
-    fixed = Signature((Tensor("x", "TYPE_FP32", (1, 3)),), (Tensor("y", "TYPE_FP32", ()),))
-    found = faults("{max_batch_size: 4}", fixed)
-    assert found[0].startswith(
-        "max_batch_size: is 4, but the batch dimension of the artifact's input 'x' is fixed at 1"
-    )
-    assert "output 'y' is missing" in found[1]
-
-
-def test_an_input_of_the_artifact_must_be_stated() -> None:
-    two = Signature((*DIGITS.inputs, Tensor("mask", "TYPE_BOOL", (-1, 2))), DIGITS.outputs)
-    assert faults("{max_batch_size: 4, input: {input: 'FP32[1,8,8]'}}", two) == [
-        "input: the artifact's input 'mask' (BOOL[-1,2]) is not stated"
-    ]
-
-
-def scalars(field: Any) -> st.SearchStrategy[Any]:
-    kind = field.cpp_type
-    if kind == FieldDescriptor.CPPTYPE_ENUM:
-        return st.sampled_from(list(field.enum_type.values_by_name))
-    return {
-        FieldDescriptor.CPPTYPE_BOOL: st.booleans(),
-        FieldDescriptor.CPPTYPE_STRING: st.text(max_size=10),
-        FieldDescriptor.CPPTYPE_INT32: st.integers(-(2**31), 2**31 - 1),
-        FieldDescriptor.CPPTYPE_INT64: st.integers(-(2**63), 2**63 - 1),
-        FieldDescriptor.CPPTYPE_UINT32: st.integers(0, 2**32 - 1),
-        FieldDescriptor.CPPTYPE_UINT64: st.integers(0, 2**64 - 1),
-        FieldDescriptor.CPPTYPE_FLOAT: st.floats(width=32, allow_nan=False),
-        FieldDescriptor.CPPTYPE_DOUBLE: st.floats(allow_nan=False),
-    }[kind]
-
-
-@st.composite
-def values(draw: st.DrawFn, descriptor: Any, depth: int = 0) -> dict[str, Any]:
-    """A mapping that says some fields of a message, at most one of each oneof."""
-    chosen: dict[str, Any] = {}
-    taken = set()
-    # Few fields at each level, or the messages grow without bound.
-    fields = st.lists(st.sampled_from(list(descriptor.fields)), unique=True, max_size=4 if depth < 2 else 2)
-    for field in draw(fields) if descriptor.fields else ():
-        oneof = field.containing_oneof and field.containing_oneof.name
-        if oneof in taken:
-            continue
-        taken.add(oneof)
-        taken.discard(None)
-        chosen[field.name] = draw(_field_values(field, depth))
-    return chosen
-
-
-def _field_values(field: Any, depth: int) -> st.SearchStrategy[Any]:
-    message = field.message_type
-    if message is not None and message.GetOptions().map_entry:
-        key, item = message.fields_by_name["key"], message.fields_by_name["value"]
-        held = scalars(item) if item.message_type is None else values(item.message_type, depth + 1)
-        return st.dictionaries(scalars(key).map(str), held, max_size=2)
-    one = scalars(field) if message is None else values(message, depth + 1)
-    return st.lists(one, max_size=2) if field.is_repeated else one
 
 
 @settings(max_examples=400, deadline=None)

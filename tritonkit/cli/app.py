@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tritonkit import __version__
-from tritonkit.cli import bench, build, doctor, infer, init, serve
+from tritonkit.cli import bench, build, check, doctor, import_repository, infer, init, schema, serve
 from tritonkit.cli.console import ErrorGroup
 
 app = typer.Typer(
@@ -40,6 +40,9 @@ def options(
 
 init.register(app)
 build.register(app)
+check.register(app)
+import_repository.register(app)
+schema.register(app)
 doctor.register(app)
 infer.register(app)
 bench.register(app)

@@ -40,6 +40,12 @@ def build_repo(
         bool, typer.Option("--check", help="Only tell whether the build is current; exit 1 if not.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change; write nothing.")] = False,
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Build also what Triton would refuse.", show_default=False)
+    ] = False,
+    templates: Annotated[
+        Path | None, typer.Option("--templates", help="A folder of Jinja2 templates that go before tritonkit's own.")
+    ] = None,
     diff: Annotated[bool, typer.Option("--diff", help="As --dry-run, with the lines that would change.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Also replace files of the build that were edited by hand.")
@@ -52,11 +58,12 @@ def build_repo(
     from tritonkit.repository import build
 
     acting = not (check or dry_run or diff)
-    known = build.current_repository(files, assignments or [], os.environ, target) if acting else None
+    inputs = (files, assignments or [], os.environ, target)
+    known = build.current_repository(*inputs, check=not no_check, templates=templates) if acting else None
     if known is not None:
         _print_result(known[0], {"unchanged": known[1]}, {}, as_json=as_json)
         return
-    changes = build.compare(files, assignments or [], os.environ, target)
+    changes = build.compare(*inputs, check=not no_check, templates=templates)
     if acting:
         write(changes, force=force)
     elif diff and not as_json:

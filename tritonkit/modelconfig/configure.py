@@ -8,16 +8,24 @@ from typing import Any
 
 from tritonkit.artifacts.signature import Signature, Tensor
 from tritonkit.modelconfig import protobuf
-from tritonkit.modelconfig.values import fill, fill_field, shown
-from tritonkit.spec.faults import Faults, Path, nearest
+from tritonkit.modelconfig.values import fill, fill_field
+from tritonkit.spec.faults import Faults, Path, nearest, shown
 from tritonkit.spec.schema import OWN_KEYS, Model
 
 _SHORT_TENSOR = re.compile(r"\s*(?P<type>\w+)\s*\[(?P<dims>[^\]]*)\]\s*\Z")
 _TENSOR_FORM = 'expected a type and dims, as in "FP32[3,224,224]"'
 
 
-def configure(name: str, model: Model, *, backend: str | None, signature: Signature | None, faults: Faults) -> Any:
-    """The ModelConfig of one model, as complete as the spec and the artifact allow.
+def configure(
+    name: str,
+    model: Model,
+    *,
+    backend: str | None,
+    signature: Signature | None,
+    faults: Faults,
+    path: Path | None = None,
+) -> Any:
+    """The ModelConfig of one model, as complete as the spec and the artifact allow; of a verbatim one, as it is said.
 
     Args:
         name: the model's name.
@@ -25,22 +33,24 @@ def configure(name: str, model: Model, *, backend: str | None, signature: Signat
         backend: the backend to write where the spec names none.
         signature: what the artifact says of its inputs and outputs, or None where it does not say.
         faults: where everything that cannot be used is reported.
+        path: where the model's fields stand in the spec; None for ``models.NAME``.
 
     Returns:
         An ``inference.ModelConfig`` message. It is whole only if no fault was added.
     """
     config = protobuf.empty()
-    config.name = name
-    path: Path = ("models", name)
-    tensors: dict[tuple[str, str], Path] = {}
+    path = path or ("models", name)
+    if not model.verbatim:
+        config.name = name
     for key, value in model.fields.items():
         where = (*path, key)
-        if key == "name":
-            if value != name:
+        if key == "name" and not model.verbatim:
+            if value == "":
+                config.name = ""
+            elif value != name:
                 faults.add(where, f"the model's name is its key, '{name}'; leave 'name' out")
         elif key in ("input", "output") and isinstance(value, Mapping):
             for tensor, form in value.items():
-                tensors[key, tensor] = (*where, tensor)
                 _fill_tensor(getattr(config, key).add(), tensor, form, (*where, tensor), faults)
         elif key == "instance_group" and isinstance(value, int) and not isinstance(value, bool):
             fill(config.instance_group.add(), {"count": value}, where, faults)
@@ -48,22 +58,37 @@ def configure(name: str, model: Model, *, backend: str | None, signature: Signat
             fill_field(config, key, value, where, faults)
         else:
             faults.add(where, f"unknown key{nearest(key, protobuf.FIELDS | OWN_KEYS)}")
-    for role in ("input", "output"):
-        for index, tensor in enumerate(getattr(config, role)):
-            tensors.setdefault((role, tensor.name), (*path, role, index))
     if model.ensemble is not None:
         _fill_ensemble(config, model, path, faults)
-    else:
-        if not config.backend and not config.platform and backend:
-            config.backend = backend
-        if not config.instance_group:
-            config.instance_group.add()
-        for group in config.instance_group:
-            # Triton's own default is 1, but some backends take a missing count as leave to choose.
-            group.count = group.count or 1
-    if signature is not None:
-        _complete(config, signature, path, tensors, faults)
+    elif not model.verbatim and not config.HasField("ensemble_scheduling"):
+        _fill_defaults(config, model.fields, backend)
+    if signature is not None and not model.verbatim:
+        _complete(config, signature)
     return config
+
+
+def _fill_defaults(config: Any, said: Mapping[str, Any], backend: str | None) -> None:
+    """Fill in what the spec leaves unsaid. What it says to be empty stays so, and is left to Triton."""
+    if "backend" not in said and not config.platform and backend:
+        config.backend = backend
+    if "instance_group" not in said:
+        config.instance_group.add()
+    groups = said.get("instance_group")
+    for index, group in enumerate(config.instance_group):
+        form = groups[index] if isinstance(groups, list) and index < len(groups) else groups
+        # Triton's own default is 1, but some backends take a missing count as leave to choose.
+        if group.count == 0 and not (isinstance(form, Mapping) and "count" in form):
+            group.count = 1
+
+
+def differing(model: Model, said: Mapping[str, Any]) -> Model:
+    """The model with some fields said anew. Of fields that exclude each other, a new one takes an old one's place."""
+    replaced = set(said)
+    for group in protobuf.EXCLUSIVE:
+        if group & replaced:
+            replaced |= group
+    kept = {key: value for key, value in model.fields.items() if key not in replaced}
+    return model.model_copy(update={"fields": {**kept, **said}})
 
 
 def _fill_tensor(message: Any, name: str, form: Any, path: Path, faults: Faults) -> None:
@@ -102,61 +127,28 @@ def _fill_ensemble(config: Any, model: Model, path: Path, faults: Faults) -> Non
         message.output_map.update(step.output)
 
 
-def _complete(
-    config: Any, signature: Signature, path: Path, tensors: Mapping[tuple[str, str], Path], faults: Faults
-) -> None:
-    """Fill what the spec leaves out from the artifact, and hold what it states against the artifact."""
+def _complete(config: Any, signature: Signature) -> None:
+    """Fill what the spec leaves out from the artifact. What it states may be wrong: the rules tell."""
     for role, known in (("input", signature.inputs), ("output", signature.outputs)):
         stated = getattr(config, role)
-        by_name = {tensor.name: tensor for tensor in known}
         if not stated:
             for tensor in known:
                 stated.add(name=tensor.name)
-        elif role == "input":
-            for name in by_name.keys() - {message.name for message in stated}:
-                faults.add((*path, role), f"the artifact's input '{name}' ({by_name[name]}) is not stated")
+        by_name = {tensor.name: tensor for tensor in known}
         for message in stated:
-            where = tensors.get((role, message.name), path)
-            if message.name not in by_name:
-                faults.add(where, f"the artifact has no {role} '{message.name}'{nearest(message.name, by_name)}")
-            else:
-                _complete_tensor(config, message, by_name[message.name], role, where, path, faults)
+            if message.name in by_name:
+                _complete_tensor(message, by_name[message.name], batches=config.max_batch_size > 0)
 
 
-def _complete_tensor(
-    config: Any, message: Any, tensor: Tensor, role: str, where: Path, path: Path, faults: Faults
-) -> None:
+def _complete_tensor(message: Any, tensor: Tensor, *, batches: bool) -> None:
     if message.data_type == 0:
         message.data_type = protobuf.data_type(tensor.data_type)
-    elif protobuf.data_type_name(message.data_type) != tensor.data_type:
-        stated = protobuf.data_type_name(message.data_type)
-        faults.add(where, f"stated as {stated}, but the artifact's {role} '{tensor.name}' is {tensor.data_type}")
-    if tensor.shape is None:
+    if message.dims or tensor.shape is None or (batches and tensor.shape[:1] != (-1,)):
         return
-    shape = tensor.shape
-    if config.max_batch_size > 0:
-        if not shape or shape[0] != -1:
-            found = f"fixed at {shape[0]}" if shape else "missing"
-            advice = "export it with a dynamic first dimension, or write max_batch_size: 0"
-            faults.add(
-                (*path, "max_batch_size"),
-                f"is {config.max_batch_size}, but the batch dimension of the artifact's {role} '{tensor.name}' is "
-                f"{found}; {advice}",
-            )
-            return
-        shape = shape[1:]
-    if not message.dims:
-        if shape:
-            message.dims.extend(shape)
-        else:
-            # Triton wants at least one dimension; a reshape gives the model its scalar.
-            message.dims.append(1)
-            message.reshape.SetInParent()
-        return
-    dims = tuple(message.reshape.shape) if message.HasField("reshape") else tuple(message.dims)
-    if len(dims) != len(shape) or any(theirs not in (-1, ours) for ours, theirs in zip(dims, shape, strict=True)):
-        batch = " after the batch" if config.max_batch_size > 0 else ""
-        faults.add(
-            where,
-            f"stated with dims {list(dims)}, but the artifact's {role} '{tensor.name}' has {list(shape)}{batch}",
-        )
+    shape = tensor.shape[1:] if batches else tensor.shape
+    if shape:
+        message.dims.extend(shape)
+    else:
+        # Triton wants at least one dimension; a reshape gives the model its scalar.
+        message.dims.append(1)
+        message.reshape.SetInParent()

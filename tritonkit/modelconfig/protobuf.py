@@ -40,6 +40,12 @@ def empty() -> Any:
 FIELDS = frozenset(_pb2.ModelConfig.DESCRIPTOR.fields_by_name)
 """Names of ModelConfig's own fields."""
 
+EXCLUSIVE = tuple(frozenset(field.name for field in group.fields) for group in _pb2.ModelConfig.DESCRIPTOR.oneofs)
+"""Groups of ModelConfig's own fields of which at most one can be set."""
+
+PARAMETER = _pb2.ModelParameter.DESCRIPTOR.full_name
+"""The message that stands for a plain string in ``parameters``."""
+
 
 def data_type(name: str) -> int:
     """The number of ``TYPE_FP32``."""
@@ -47,5 +53,16 @@ def data_type(name: str) -> int:
 
 
 def data_type_name(value: int) -> str:
-    """``TYPE_FP32`` for its number."""
-    return str(_pb2.DataType.Name(value))
+    """``TYPE_FP32`` for its number; the number itself, in words, where it has no name."""
+    named = _pb2.DataType.DESCRIPTOR.values_by_number.get(value)
+    return str(value) if named is None else str(named.name)
+
+
+def enum_name(message: Any, field: str) -> str:
+    """The name of the value that an enum field holds; its number, in words, where it has no name.
+
+    A protobuf takes any number for an enum, as a newer Triton may have a name for it.
+    """
+    value = getattr(message, field)
+    named = message.DESCRIPTOR.fields_by_name[field].enum_type.values_by_number.get(value)
+    return str(value) if named is None else str(named.name)

@@ -5,21 +5,33 @@ No field of ModelConfig is named here: a newer tritonclient brings its new field
 
 from __future__ import annotations
 
+import math
+import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from tritonkit.spec.faults import Faults, Path, nearest
+from tritonkit.modelconfig.protobuf import PARAMETER
+from tritonkit.spec.faults import Faults, Path, nearest, shown
 
-_INTEGERS = {
+# Half a character: what Python makes of bytes in the environment that are no UTF-8. A protobuf cannot hold it.
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+INTEGERS = {
     FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
     FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
     FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
     FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
 }
-_FLOATS = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
+"""The smallest and the largest number that each kind of field holds."""
+
+_LARGEST = {
+    FieldDescriptor.CPPTYPE_FLOAT: (2 - 2**-23) * 2.0**127,
+    FieldDescriptor.CPPTYPE_DOUBLE: sys.float_info.max,
+}
 
 
 def fill(message: Message, value: Any, path: Path, faults: Faults) -> None:
@@ -58,18 +70,6 @@ def fill_field(message: Message, name: str, value: Any, path: Path, faults: Faul
             setattr(message, name, scalar)
 
 
-def shown(value: Any) -> str:
-    """A value as messages quote it."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, Mapping):
-        return "a mapping"
-    if isinstance(value, list):
-        return "a list"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
 def _is_map(field: Any) -> bool:
     return bool(field.message_type is not None and field.message_type.GetOptions().map_entry)
 
@@ -90,7 +90,7 @@ def _fill_map(message: Message, field: Any, value: Any, path: Path, faults: Faul
             scalar = _scalar(item_field, item, where, faults)
             if scalar is not None:
                 target[key] = scalar
-        elif item_field.message_type.full_name == "inference.ModelParameter" and not isinstance(item, Mapping):
+        elif item_field.message_type.full_name == PARAMETER and not isinstance(item, Mapping):
             _fill_parameter(target[key], item, where, faults)
         else:
             fill(target[key], item, where, faults)
@@ -100,7 +100,7 @@ def _fill_parameter(message: Message, value: Any, path: Path, faults: Faults) ->
     """``parameters: {NAME: value}`` stands for ``{NAME: {string_value: "value"}}``: Triton's parameters are strings."""
     if isinstance(value, bool):
         value = "true" if value else "false"
-    if isinstance(value, str | int | float):
+    if isinstance(value, str | float) or (isinstance(value, int) and abs(value) < 2**64):
         fill_field(message, "string_value", str(value), path, faults)
     else:
         faults.add(path, f"expected a string, a number or {{string_value: ...}}, found {shown(value)}")
@@ -108,7 +108,7 @@ def _fill_parameter(message: Message, value: Any, path: Path, faults: Faults) ->
 
 def _key(field: Any, word: str, path: Path, faults: Faults) -> Any:
     # YAML's keys are read as words; a map may be keyed by numbers.
-    if field.cpp_type not in _INTEGERS:
+    if field.cpp_type not in INTEGERS:
         return word
     try:
         number = int(word)
@@ -143,21 +143,23 @@ def _scalar(field: Any, value: Any, path: Path, faults: Faults) -> Any:
         if isinstance(value, bool):
             return value
         expected = "true or false"
-    elif kind in _INTEGERS:
-        low, high = _INTEGERS[kind]
+    elif kind in INTEGERS:
+        low, high = INTEGERS[kind]
         if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
             return value
         expected = "a whole number" if not isinstance(value, int) else f"a whole number from {low} to {high}"
-    elif kind in _FLOATS:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
+    elif kind in _LARGEST:
         expected = "a number"
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            if abs(value) <= _LARGEST[kind] or value != value or value in (math.inf, -math.inf):  # noqa: PLR0124
+                return float(value)
+            expected = f"a number of at most {_LARGEST[kind]:.3g}"
     elif field.type == FieldDescriptor.TYPE_BYTES:
         if isinstance(value, str | bytes):
             return value.encode() if isinstance(value, str) else value
         expected = "a string"
     else:
-        if isinstance(value, str):
+        if isinstance(value, str) and not _SURROGATE.search(value):
             return value
         expected = "a string" if not isinstance(value, int | float) else f'a string: write "{value}" with quotes'
     faults.add(path, f"expected {expected}, found {shown(value)}")
@@ -168,6 +170,9 @@ def _enum(enum: Any, value: Any, path: Path, faults: Faults) -> int | None:
     known = enum.values_by_name.get(value) if isinstance(value, str) else None
     if known is not None:
         return int(known.number)
+    if isinstance(value, int) and -(2**31) <= value < 2**31 and value not in enum.values_by_number:
+        # A newer Triton may know a value that this protobuf has no name for.
+        return value
     hint = nearest(value, enum.values_by_name) if isinstance(value, str) else nearest("", enum.values_by_name)
     faults.add(path, f"expected one of {enum.name}'s names, found {shown(value)}{hint}")
     return None

@@ -8,13 +8,12 @@ from functools import lru_cache
 from pathlib import Path
 
 from tritonkit import __version__
+from tritonkit.errors import Fault, SpecError
 from tritonkit.repository import changes, digests, manifest
 from tritonkit.repository.changes import Changes
 from tritonkit.repository.manifest import Inputs
 from tritonkit.resources import templates_directory
 from tritonkit.spec.document import DEFAULT_REPOSITORY, peek
-
-_TEMPLATE = "config.pbtxt.j2"
 
 
 def compare(
@@ -22,6 +21,9 @@ def compare(
     assignments: Sequence[str],
     environment: Mapping[str, str],
     output: Path | None = None,
+    *,
+    check: bool = True,
+    templates: Path | None = None,
 ) -> Changes:
     """Plan a spec's repository and hold it against the disk. Reads only.
 
@@ -30,26 +32,30 @@ def compare(
         assignments: ``PATH=VALUE`` options, applied last.
         environment: where ``${NAME}`` is looked up.
         output: the repository; None takes the one that the spec names.
+        check: whether to refuse what Triton would refuse.
+        templates: a folder of templates that go before tritonkit's own.
 
     Raises:
-        SpecError: the spec or an artifact cannot be used; nothing was written.
+        SpecError: the spec, an artifact or a template cannot be used; nothing was written.
     """
     # Imported here: an unchanged rebuild needs none of it, and should take no longer than looking.
     from tritonkit.repository.layout import plan
     from tritonkit.spec.loading import load
 
+    generator = _generator(check, templates)
     loaded = load(files, assignments, environment)
-    layout = plan(loaded)
     repository = output or loaded.repository
+    layout = plan(loaded, repository=repository, check=check, templates=templates)
     read, folders = _read_sources(layout.sources)
     inputs = Inputs(
-        generator=_generator(),
+        generator=generator,
         spec=tuple(_relative(file, repository) for file in files),
         assignments=tuple(assignments),
         variables={name: _of_variable(value) for name, value in sorted(loaded.variables.items())},
         files={_relative(file, repository): digests.of_file(file) for file in (*files, *read)},
         folders={_relative(folder, repository): _of_listing(folder) for folder in folders},
     )
+    _refuse_sources_within(repository, [_relative(path, repository) for path in (*read, *folders)])
     return changes.compare(repository, layout.files, inputs)
 
 
@@ -58,6 +64,9 @@ def current_repository(
     assignments: Sequence[str],
     environment: Mapping[str, str],
     output: Path | None = None,
+    *,
+    check: bool = True,
+    templates: Path | None = None,
 ) -> tuple[Path, int] | None:
     """The repository that was made from exactly these inputs and is as it was made, told without planning it.
 
@@ -70,9 +79,10 @@ def current_repository(
     if repository is None:
         return None
     recorded = manifest.read(repository)
+    generator = _generator(check, templates)
     return (
         (repository, len(recorded.files))
-        if _is_current(repository, recorded, files, assignments, environment)
+        if _is_current(repository, recorded, generator, files, assignments, environment)
         else None
     )
 
@@ -80,6 +90,7 @@ def current_repository(
 def _is_current(
     repository: Path,
     recorded: manifest.Manifest,
+    generator: str,
     files: Sequence[Path],
     assignments: Sequence[str],
     environment: Mapping[str, str],
@@ -87,7 +98,7 @@ def _is_current(
     inputs = recorded.inputs
     if inputs is None:
         return False
-    asked = (_generator(), tuple(_relative(file, repository) for file in files), tuple(assignments))
+    asked = (generator, tuple(_relative(file, repository) for file in files), tuple(assignments))
     if asked != (inputs.generator, inputs.spec, inputs.assignments):
         return False
     if any(_of_variable(environment.get(name)) != digest for name, digest in inputs.variables.items()):
@@ -102,9 +113,44 @@ def _is_current(
         return False
 
 
+def _generator(check: bool, templates: Path | None) -> str:
+    """What makes the repository, apart from its inputs: a build that checks nothing vouches for less."""
+    words = [__version__, _own_templates(), *([] if check else ["unchecked"])]
+    if templates is not None:
+        words.append(_digest_of_templates(templates))
+    return " ".join(words)
+
+
 @lru_cache(maxsize=1)
-def _generator() -> str:
-    return f"{__version__} {digests.of_file(templates_directory() / _TEMPLATE)[:16]}"
+def _own_templates() -> str:
+    return digests.of_bytes("".join(map(digests.of_file, _templates_in(templates_directory()))).encode())[:16]
+
+
+def _digest_of_templates(folder: Path) -> str:
+    from tritonkit.repository.placement import folder_files
+
+    if not folder.is_dir():
+        raise SpecError([Fault(str(folder), 0, "", "no such folder; expected one of templates")])
+    own = {file.name for file in _templates_in(templates_directory())}
+    if not own & {file.name for file in _templates_in(folder)}:
+        message = f"holds none of the templates: {', '.join(sorted(own))}"
+        raise SpecError([Fault(str(folder), 0, "", message)], hint=f"copy one from {templates_directory()}")
+    # A template may include any other file of its folder.
+    held = [f"{file.relative_to(folder).as_posix()} {digests.of_file(file)}" for file in folder_files(folder)]
+    return digests.of_bytes("\n".join(held).encode())[:16]
+
+
+def _templates_in(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.j2"))
+
+
+def _refuse_sources_within(repository: Path, paths: Iterable[str]) -> None:
+    # Paths are relative to the repository. The next build would take such a source for its own, and might delete it.
+    within = [path for path in paths if "/" in path and not path.startswith("../")]
+    if within:
+        message = f"is a source, and lies inside the repository {repository} that is built from it"
+        faults = [Fault(str(repository / path), 0, "", message) for path in within]
+        raise SpecError(faults, hint="build into another folder with --output")
 
 
 def _read_sources(sources: Iterable[Path]) -> tuple[list[Path], list[Path]]:
@@ -126,7 +172,8 @@ def _relative(path: Path, repository: Path) -> str:
 
 
 def _of_variable(value: str | None) -> str | None:
-    return None if value is None else digests.of_bytes(value.encode())
+    # Environment variables may hold any bytes, which Python shows as lone surrogates.
+    return None if value is None else digests.of_bytes(value.encode(errors="surrogateescape"))
 
 
 def _of_listing(folder: Path) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,23 +63,61 @@ def backend_of(source: Path | None, backend: str, platform: str) -> str | None:
     return _BY_SUFFIX.get(source.suffix)
 
 
+def is_there(source: Path) -> bool:
+    """Whether a path is a regular file or a folder. A pipe or a device, which reading could wait for, is neither."""
+    try:
+        return source.is_file() or source.is_dir()
+    except (OSError, ValueError):
+        # A name that is too long, or that holds a NUL.
+        return False
+
+
 def version_files(source: Path, filename: str | None) -> list[tuple[str, Path]]:
     """The files of a version's folder, each with its path there and where it comes from.
 
     Args:
         source: one file, or a folder whose whole content (without caches and hidden files) is meant.
         filename: the name that a single file gets; None keeps its own.
+
+    Raises:
+        OSError: a folder cannot be read, or holds what can be no file of a model.
     """
     if not source.is_dir():
         return [(filename or source.name, source)]
     return [(file.relative_to(source).as_posix(), file) for file in folder_files(source)]
 
 
+def is_clutter(name: str) -> bool:
+    """Whether a file or folder is taken for no part of a model unless it is named: caches, and what is hidden."""
+    return name.startswith(".") or name in _CLUTTER_NAMES or any(name.endswith(end) for end in _CLUTTER_SUFFIXES)
+
+
 def folder_files(folder: Path) -> list[Path]:
-    """Every file below a folder that belongs to a model, in order of its path."""
-    files: list[Path] = []
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith(".") or entry.name in _CLUTTER_NAMES or entry.suffix in _CLUTTER_SUFFIXES:
-            continue
-        files.extend(folder_files(entry) if entry.is_dir() else [entry])
-    return files
+    """Every file below a folder that belongs to a model, in order of its path.
+
+    Raises:
+        OSError: a folder cannot be read; or there is a link to nothing, a link back to a folder that it lies in, or
+            something that is no file, as a pipe.
+    """
+    return [file for file in all_files(folder) if not any(map(is_clutter, file.relative_to(folder).parts))]
+
+
+def all_files(folder: Path) -> list[Path]:
+    """As ``folder_files``, with caches and hidden files."""
+    return list(_walk(folder, ()))
+
+
+def _walk(folder: Path, within: tuple[tuple[int, int], ...]) -> Iterator[Path]:
+    stat = folder.stat()
+    if (stat.st_dev, stat.st_ino) in within:
+        raise OSError(errno.ELOOP, "a link leads back to the folder that it lies in", str(folder))
+    with os.scandir(folder) as entries:
+        listing = sorted(entries, key=lambda entry: entry.name)
+    for entry in listing:
+        path = folder / entry.name
+        if entry.is_dir():
+            yield from _walk(path, (*within, (stat.st_dev, stat.st_ino)))
+        elif entry.is_file():
+            yield path
+        else:
+            raise OSError(errno.EINVAL, "neither a file nor a folder, nor a link to one", str(path))

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from tritonkit.errors import Fault, SpecError
-from tritonkit.spec.faults import Origin, Path, dotted
+from tritonkit.spec.faults import Origin, Path, dotted, shown
 
 DEFAULT_REPOSITORY = "model_repository"
 """Where the repository goes if the spec does not say, relative to it."""
@@ -28,6 +28,8 @@ MAX_DEPTH = 100
 
 _TAG = "tag:yaml.org,2002:"
 _VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\})")
+# What Python makes of bytes in the environment that are no text.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _SCALARS = frozenset(f"{_TAG}{name}" for name in ("str", "int", "float", "bool", "null", "binary"))
 _COLLECTIONS = frozenset(f"{_TAG}{name}" for name in ("map", "seq"))
 
@@ -85,7 +87,7 @@ def read(path: FilePath, environment: Mapping[str, str]) -> Document:
     if value is None:
         raise SpecError([Fault(file, 0, "", "the file is empty; expected a mapping with 'version' and 'models'")])
     if not isinstance(value, dict):
-        found = "a list" if isinstance(value, list) else f"the {type(value).__name__} {value!r:.40}"
+        found = shown(value)
         raise SpecError([Fault(file, 1, "", f"expected a mapping with 'version' and 'models', found {found}")])
     return Document(file, value, reader.origins, reader.variables)
 
@@ -232,6 +234,9 @@ class _Reader:
                 return "$"
             value = self._environment.get(name)
             self.variables[name] = value
+            if value is not None and _SURROGATE.search(value):
+                self._fault(line, path, f"the environment variable {name} is not UTF-8 text")
+                return ""
             # As in a shell, ":-" also replaces a variable that is set but empty.
             if default is not None:
                 return value or default

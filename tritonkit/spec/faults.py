@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tritonkit.errors import Fault, SpecError
 
 Path = tuple[str | int, ...]
 """Where a value stands in the spec: keys and list indices from the root."""
 
-_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*\Z")
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 
 class Origin(NamedTuple):
@@ -44,6 +44,21 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; known: {', '.join(names)}" if names else ""
 
 
+def shown(value: Any) -> str:
+    """A value as messages quote it."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, int) and abs(value) >= 2**128:
+        # Python refuses to write out very long numbers.
+        return "a number that is too large"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 class Faults:
     """The faults found so far. Checks add to it and go on; ``raise_if_any`` ends them together."""
 
@@ -60,13 +75,21 @@ class Faults:
         """Whether a fault was found at ``path`` or below it: then what is missing there may only have been left out."""
         return any(found[: len(path)] == path for found in self._paths)
 
-    def add(self, path: Path, message: str) -> None:
-        """Record a fault of the value at ``path``, or of its nearest ancestor that the user wrote."""
-        origin = Origin(self._file, 0)
+    @property
+    def found(self) -> tuple[Fault, ...]:
+        """Every fault so far, in the order in which it was found."""
+        return tuple(self._found)
+
+    def origin(self, path: Path) -> Origin:
+        """Where the value at ``path`` was written, or its nearest ancestor that the user wrote."""
         for length in range(len(path), -1, -1):
             if path[:length] in self._origins:
-                origin = self._origins[path[:length]]
-                break
+                return self._origins[path[:length]]
+        return Origin(self._file, 0)
+
+    def add(self, path: Path, message: str) -> None:
+        """Record a fault of the value at ``path``, or of its nearest ancestor that the user wrote."""
+        origin = self.origin(path)
         self._paths.append(path)
         self._found.append(Fault(origin.file, origin.line, dotted(path), message))
 

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from tritonkit.spec import overlay
 from tritonkit.spec.document import read
-from tritonkit.spec.faults import Faults, Path, nearest
+from tritonkit.spec.faults import Faults, Path, nearest, shown
 from tritonkit.spec.schema import OWN_KEYS, Model, Spec, Step
 
 
@@ -67,7 +67,7 @@ def load(files: Sequence[FilePath], assignments: Sequence[str], environment: Map
 
 def _model(raw: Any, path: Path, faults: Faults) -> Model:
     if not isinstance(raw, dict):
-        faults.add(path, f"expected a mapping of the model's fields, found {_shown(raw)}")
+        faults.add(path, f"expected a mapping of the model's fields, found {shown(raw)}")
         return Model()
     own = {key: value for key, value in raw.items() if key in OWN_KEYS}
     fields = {key: value for key, value in raw.items() if key not in OWN_KEYS}
@@ -120,14 +120,4 @@ def _message(detail: ErrorDetails, known: list[str]) -> str:
         return "may not be empty"
     words = detail["msg"].removeprefix("Value error, ")
     words = words.replace("Input should be", "expected").replace("dictionary", "mapping").replace("tuple", "list")
-    return f"{words}, found {_shown(detail['input'])}"
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "nothing"
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, list):
-        return "a list"
-    return repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}..."
+    return f"{words}, found {shown(detail['input'])}"

@@ -9,19 +9,57 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
 from tritonkit.spec.document import DEFAULT_REPOSITORY
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
+NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
+"""What names of models are made of."""
+
+VERSION_PATTERN = r"^(?:0|[1-9][0-9]{0,18})$"
+"""What numbers of versions are made of."""
+
+_NAME = re.compile(NAME_PATTERN)
+_VERSION = re.compile(VERSION_PATTERN)
+
+
+def is_name(word: str) -> bool:
+    """Whether a model can have this name: it is a folder of the repository, a part of URLs and of file names."""
+    return bool(_NAME.fullmatch(word)) and len(word) <= 200
+
+
+def is_version(word: str) -> bool:
+    """Whether a folder of this name is a version: Triton ignores leading zeros, and reads the rest as 64 bits."""
+    return bool(_VERSION.fullmatch(word)) and int(word) < 2**63
 
 
 def _model_name(name: str) -> str:
-    # A model's name is a folder of the repository, a part of URLs and of file names.
-    if not _NAME.match(name) or len(name) > 200:
+    if not is_name(name):
         message = "a model's name has letters, digits, '_', '-' and '.', begins with none of the last two, and is short"
         raise ValueError(message)
     return name
+
+
+def _version(number: str) -> str:
+    if not is_version(number):
+        raise ValueError("a version is a whole number")
+    return number
+
+
+def _variant_name(name: str) -> str:
+    if not is_name(name):
+        raise ValueError("a configuration's name has letters, digits, '_', '-' and '.', and is short")
+    return name
+
+
+def _path_in_folder(path: str) -> str:
+    # What Triton itself finds there is written by the build, and nothing may be written outside the model's folder.
+    parts = path.split("/")
+    if any(part in ("", ".", "..") or "\0" in part for part in parts):
+        raise ValueError("expected a path inside the model's folder, as in tokenizer/vocabulary.txt")
+    if path == "config.pbtxt":
+        raise ValueError("config.pbtxt is written from the model's fields")
+    return path
 
 
 def _frozen_mapping(value: dict[str, Any]) -> Mapping[str, Any]:
@@ -29,6 +67,10 @@ def _frozen_mapping(value: dict[str, Any]) -> Mapping[str, Any]:
 
 
 ModelName = Annotated[StrictStr, AfterValidator(_model_name)]
+VersionNumber = Annotated[StrictStr, AfterValidator(_version)]
+VariantName = Annotated[StrictStr, AfterValidator(_variant_name)]
+PathInFolder = Annotated[StrictStr, AfterValidator(_path_in_folder)]
+NonEmpty = Annotated[StrictStr, Field(min_length=1)]
 
 
 class _Frozen(BaseModel):
@@ -51,6 +93,26 @@ class Model(_Frozen):
         default=None,
         min_length=1,
         description="File or folder that the model is made from, relative to the spec.",
+    )
+    versions: dict[VersionNumber, NonEmpty | None] | None = Field(
+        default=None,
+        description="Instead of a source, which is version 1: the file or folder of each version by its number, "
+        "relative to the spec. Nothing stands for a version whose folder is empty.",
+    )
+    files: dict[PathInFolder, NonEmpty] = Field(
+        default_factory=dict,
+        description="More files of the model's folder: where each goes in it, and the file or folder it comes from, "
+        "relative to the spec.",
+    )
+    configs: dict[VariantName, NonEmpty | dict[StrictStr, Any]] = Field(
+        default_factory=dict,
+        description="Other configurations that tritonserver takes with --model-config-name NAME: the fields in which "
+        "each differs from the model's own, or a whole .pbtxt file, relative to the spec.",
+    )
+    verbatim: StrictBool = Field(
+        default=False,
+        description="Take the fields exactly as they are written: fill in nothing, not even the name, and take the "
+        "names of files as Triton does, from the model's folder.",
     )
     ensemble: tuple[Step, ...] | None = Field(
         default=None, min_length=1, description="Steps of an ensemble, instead of a source."
