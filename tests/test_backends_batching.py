@@ -156,9 +156,11 @@ def test_what_it_cannot_do_is_refused_with_a_reason(tmp_path: Path) -> None:
         assert words in said[name], name
 
 
-def model(device: int | None = 0, **config: Any) -> configuration.Model:
+def model(
+    device: int | None = 0, *, kind: str = "TYPE_FP32", dims: tuple[int, ...] = (3,), **config: Any
+) -> configuration.Model:
     stated = {"name": "m", "max_batch_size": 8, **config}
-    x = configuration.Tensor("x", "TYPE_FP32", (3,))
+    x = configuration.Tensor("x", kind, dims)
     y = configuration.Tensor("y", "TYPE_FP32", (3,))
     return configuration.Model(stated, Path(), device, (x,), (y,))
 
@@ -209,6 +211,11 @@ class Function:
 def test_harm_of_padding_is_found(function: Any, words: str | None) -> None:
     found = harm(model(), Function(function), (4, 8))
     assert found is None if words is None else words in str(found)
+
+
+def test_what_cannot_be_tried_is_not_padded() -> None:
+    assert "no example" in str(harm(model(kind="TYPE_STRING"), Function(lambda x: x), (4, 8)))
+    assert "other rows" in str(harm(model(dims=(-1,)), Function(lambda x: x - x.mean(axis=0)), (4, 8)))
 
 
 def test_sizes_without_gaps_need_no_padding() -> None:
