@@ -14,6 +14,7 @@ import onnx
 import onnxruntime
 import pytest
 import tritonclient.grpc as triton
+from asking import ask
 from onnx import TensorProto, helper, numpy_helper
 from serving import plan, stubs, up
 from tritonclient.utils import InferenceServerException
@@ -147,22 +148,6 @@ def client(server: serve.Deployment) -> Iterator[triton.InferenceServerClient]:
         yield opened
 
 
-def ask(
-    client: triton.InferenceServerClient,
-    model: str,
-    inputs: Mapping[str, Any],
-    datatype: str = "FP32",
-    outputs: Sequence[str] = (),
-) -> dict[str, Any]:
-    tensors = []
-    for name, value in inputs.items():
-        tensors.append(triton.InferInput(name, list(value.shape), datatype))
-        tensors[-1].set_data_from_numpy(value)
-    wanted = [triton.InferRequestedOutput(name) for name in outputs] or None
-    answer = client.infer(model, tensors, outputs=wanted, client_timeout=20)
-    return {tensor.name: answer.as_numpy(tensor.name) for tensor in answer.get_response().outputs}
-
-
 def numbers(batch: int) -> Any:
     return RANDOM.normal(size=(batch, 3)).astype(np.float32)
 
@@ -221,7 +206,7 @@ def test_strings_go_in_and_out(client: triton.InferenceServerClient) -> None:
     said = np.array([["grün", ""], ["a\0b", "x" * 5000]], dtype=np.object_)
     heard = ask(client, "text", {"said": said}, "BYTES")["heard"]
     assert [[value.decode() for value in row] for row in heard] == said.tolist()
-    with pytest.raises(InferenceServerException, match="input said: onnxruntime takes UTF-8 text only"):
+    with pytest.raises(InferenceServerException, match="input said: the model takes UTF-8 text only"):
         ask(client, "text", {"said": np.array([[b"\xff", b""]], dtype=np.object_)}, "BYTES")
 
 

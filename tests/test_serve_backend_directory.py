@@ -10,6 +10,8 @@ from tritonkit.errors import TritonkitError
 from tritonkit.serve import backend_directory
 from tritonkit.tools import tritonserver
 
+OWN_MODELS = sorted(backend_directory.OWN_BACKENDS.glob("*/model.py"))
+
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tritonserver.TritonServer:
@@ -19,14 +21,19 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tritonserver.Trit
 
 def test_holds_what_the_server_needs(server: tritonserver.TritonServer) -> None:
     place = backend_directory.assemble(server)
-    assert sorted(path.relative_to(place).as_posix() for path in place.rglob("*")) == [
-        "onnxruntime",
-        "onnxruntime/model.py",
+    held = {path.relative_to(place).as_posix() for path in place.rglob("*")}
+    assert {path for path in held if path.count("/") < 2 and not path.endswith("/tritonkit")} == {
+        *(name for source in OWN_MODELS for name in (source.parent.name, f"{source.parent.name}/model.py")),
         "python",
         "python/libtriton_python.so",
         "python/triton_python_backend_stub",
         "python/triton_python_backend_utils.py",
-    ]
+    }
+    assert OWN_MODELS
+    for source in OWN_MODELS:
+        shared = f"{source.parent.name}/tritonkit"
+        assert {f"{shared}/__init__.py", f"{shared}/backends/batching/batcher.py"} <= held
+        assert f"{shared}/backends/{source.parent.name}/model.py" not in held
     assert not (place / "python/libtriton_python.so").is_symlink()
     assert (place / "python/triton_python_backend_stub").resolve() == server.stub
     assert (place / "python/triton_python_backend_utils.py").is_symlink()

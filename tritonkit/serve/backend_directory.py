@@ -34,11 +34,12 @@ def assemble(server: TritonServer) -> Path:
     if server.stub is None:
         return server.backends
     own = sorted(OWN_BACKENDS.glob("*/model.py"))
-    place = cache_directory() / "backends" / _key(server, own)
+    shared = sorted(set(OWN_BACKENDS.rglob("*.py")) - set(own))
+    place = cache_directory() / "backends" / _key(server, [*own, *shared])
     if place.is_dir():
         return place
     try:
-        _make(place, server.stub, server.backends / "python", own)
+        _make(place, server.stub, server.backends / "python", own, shared)
     except OSError as error:
         raise TritonkitError(
             f"{place}: the backend directory cannot be made: {error}",
@@ -47,7 +48,7 @@ def assemble(server: TritonServer) -> Path:
     return place
 
 
-def _make(place: Path, stub: Path, installed: Path, own: Sequence[Path]) -> None:
+def _make(place: Path, stub: Path, installed: Path, own: Sequence[Path], shared: Sequence[Path]) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(prefix=".making-", dir=place.parent))
     try:
@@ -63,6 +64,7 @@ def _make(place: Path, stub: Path, installed: Path, own: Sequence[Path]) -> None
             backend = making / source.parent.name
             backend.mkdir()
             shutil.copyfile(source, backend / source.name)
+            _place_shared(backend, shared)
         try:
             making.rename(place)
         except OSError:
@@ -73,12 +75,22 @@ def _make(place: Path, stub: Path, installed: Path, own: Sequence[Path]) -> None
         shutil.rmtree(making, ignore_errors=True)
 
 
+def _place_shared(backend: Path, shared: Sequence[Path]) -> None:
+    """Beside a model.py, under their own names: its Python may be one that tritonkit is not installed in."""
+    package = backend / "tritonkit"
+    for source in shared:
+        target = package / "backends" / source.relative_to(OWN_BACKENDS)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    (package / "__init__.py").touch()
+
+
 def _key(server: TritonServer, own: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     library = os.stat(server.backends / "python" / LIBRARY)
     for fact in (server.version, server.backends, server.stub, library.st_size, library.st_mtime_ns):
         digest.update(f"{fact}\0".encode())
     for source in own:
-        digest.update(f"{source.parent.name}\0".encode())
+        digest.update(f"{source.relative_to(OWN_BACKENDS)}\0".encode())
         digest.update(source.read_bytes())
     return f"python{sys.version_info.major}.{sys.version_info.minor}-{digest.hexdigest()[:16]}"

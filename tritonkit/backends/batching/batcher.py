@@ -1,0 +1,183 @@
+"""From Triton's requests to batches and back: gather, pad, run once, split by views."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from tritonkit.backends.batching.configuration import STRING, Model
+
+if int(np.__version__.split(".", maxsplit=1)[0]) >= 2:
+    # Against numpy 2 the stub reads garbage and writes empty outputs, and still answers HTTP 200.
+    raise ImportError(f"numpy {np.__version__} does not work in Triton's Python stub: install numpy < 2")
+
+
+class Engine(Protocol):
+    """What runs batches: a session, a program, a plan.
+
+    Attributes:
+        reuses_outputs: whether the arrays of one run are overwritten by the next.
+    """
+
+    reuses_outputs: bool
+
+    def allocate(self, size: int) -> Any:
+        """Host memory of ``size`` bytes that this engine reads fast, as an array of bytes."""
+
+    def run(self, feed: Mapping[str, Any], wanted: Sequence[str]) -> Sequence[Any]:
+        """Run the model on one batch; the wanted outputs, in that order."""
+
+
+class Ask(NamedTuple):
+    """One request, read: where it stands in the call, its inputs, the outputs it wants, its batch size."""
+
+    position: int
+    inputs: dict[str, Any]
+    outputs: tuple[str, ...]
+    batch: int
+
+
+class Batcher:
+    """Answers the requests of one instance with one engine."""
+
+    def __init__(self, model: Model, engine: Engine, sizes: Sequence[int], *, text: bool = True) -> None:
+        """``sizes``: the batch sizes to pad to, ascending; none to run batches as they come.
+
+        ``text``: whether STRING tensors are text to the engine; else they stay bytes.
+        """
+        self.engine = engine
+        self._text = text
+        self.sizes = tuple(sizes)
+        self._batches = model.max_batch_size > 0
+        self._types = {tensor.name: tensor.type for tensor in (*model.inputs, *model.outputs)}
+        self._dims = {tensor.name: tensor.dims for tensor in model.inputs}
+        self._inputs = tuple(tensor.name for tensor in model.inputs)
+        self._required = tuple(tensor.name for tensor in model.inputs if not tensor.optional)
+        self._outputs = tuple(tensor.name for tensor in model.outputs)
+        self._memory: dict[str, Any] = {}
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Answer every request, in order; requests of equal shapes run as one batch."""
+        responses: list[Any] = [None] * len(requests)
+        groups: dict[Any, list[Ask]] = {}
+        for position, request in enumerate(requests):
+            try:
+                ask = self._read(position, request)
+            except Exception as error:
+                responses[position] = failure(error)
+                continue
+            alone = position if not self._batches else None
+            shapes = tuple((name, value.shape[1:], value.dtype.char) for name, value in ask.inputs.items())
+            groups.setdefault((alone, shapes), []).append(ask)
+        # The stub copies the answers after this call, so a second run must not overwrite the first one's.
+        keep = self.engine.reuses_outputs and len(groups) > 1
+        for group in groups.values():
+            self._answer(group, responses, keep)
+        return responses
+
+    def _read(self, position: int, request: Any) -> Ask:
+        inputs = {}
+        for name in self._inputs:
+            tensor = pb_utils.get_input_tensor_by_name(request, name)
+            if tensor is not None:
+                array = tensor.as_numpy()
+                inputs[name] = _decoded(name, array) if self._text and self._types[name] == STRING else array
+        missing = [name for name in self._required if name not in inputs]
+        if missing:
+            raise ValueError(f"missing input: {', '.join(missing)}")
+        sizes = {array.shape[0] if array.ndim else 0 for array in inputs.values()} if self._batches else {1}
+        if len(sizes) != 1:
+            raise ValueError(f"the inputs differ in batch size: {sorted(sizes)}")
+        # Triton names them in no particular order, and all of them when the client named none.
+        wanted = set(request.requested_output_names())
+        outputs = tuple(name for name in self._outputs if name in wanted)
+        return Ask(position, inputs, outputs, sizes.pop())
+
+    def _answer(self, group: Sequence[Ask], responses: list[Any], keep: bool) -> None:
+        try:
+            answers = self._run(group, keep)
+        except Exception as error:
+            if len(group) == 1:
+                responses[group[0].position] = failure(error)
+            else:
+                # One bad request spoils a batch: run them one by one, so that only it gets the error.
+                for ask in group:
+                    self._answer([ask], responses, self.engine.reuses_outputs)
+            return
+        for ask, answer in zip(group, answers, strict=True):
+            responses[ask.position] = pb_utils.InferenceResponse(
+                [pb_utils.Tensor(name, array) for name, array in answer.items()]
+            )
+
+    def _run(self, group: Sequence[Ask], keep: bool) -> list[dict[str, Any]]:
+        wanted = [name for name in self._outputs if any(name in ask.outputs for ask in group)]
+        total = sum(ask.batch for ask in group)
+        rows = next((size for size in self.sizes if size >= total), total) if self._batches and total else total
+        feed = self._gathered(group, rows) if len(group) > 1 or rows > total else group[0].inputs
+        arrays = dict(zip(wanted, self.engine.run(feed, wanted), strict=True))
+        for name, array in arrays.items():
+            if self._batches and (not array.ndim or array.shape[0] != rows):
+                raise ValueError(
+                    f"output {name}: shape {list(array.shape)} for a batch of {rows}; the model does not "
+                    "batch along the first dimension (max_batch_size: 0 serves it as it is)"
+                )
+            if self._text and self._types[name] == STRING:
+                arrays[name] = _encoded(array)
+            elif keep:
+                arrays[name] = array.copy()
+        if not self._batches:
+            return [{name: arrays[name] for name in group[0].outputs}]
+        answers, start = [], 0
+        for ask in group:
+            answers.append({name: arrays[name][start : start + ask.batch] for name in ask.outputs})
+            start += ask.batch
+        return answers
+
+    def _gathered(self, group: Sequence[Ask], rows: int) -> dict[str, Any]:
+        """All rows of a group in one batch, the last one repeated up to ``rows``."""
+        return {name: self._gather(name, [ask.inputs[name] for ask in group], rows) for name in group[0].inputs}
+
+    def _gather(self, name: str, parts: Sequence[Any], rows: int) -> Any:
+        shape, dtype = (rows, *parts[0].shape[1:]), parts[0].dtype
+        batch = np.empty(shape, dtype) if dtype.hasobject else self._buffer(name, shape, dtype)
+        start = 0
+        for part in parts:
+            batch[start : start + part.shape[0]] = part
+            start += part.shape[0]
+        # A row that a client sent is one that the model takes; zeros, or what lay there before, may not be.
+        batch[start:] = batch[start - 1]
+        return batch
+
+    def _buffer(self, name: str, shape: Sequence[int], dtype: Any) -> Any:
+        size = int(np.prod(shape)) * dtype.itemsize
+        memory = self._memory.get(name)
+        if memory is None or memory.nbytes < size:
+            # Room for the largest batch of such rows, so that it grows seldom.
+            self._memory[name] = memory = self.engine.allocate(size // shape[0] * max(shape[0], *self.sizes, 1))
+        return memory[:size].view(dtype).reshape(shape)
+
+
+def failure(error: Exception) -> Any:
+    """The response that carries an error to the client."""
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error) or type(error).__name__))
+
+
+def _decoded(name: str, array: Any) -> Any:
+    try:
+        texts = [value.decode() for value in array.reshape(-1)]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"input {name}: the model takes UTF-8 text only ({error})") from error
+    return _objects(texts, array.shape)
+
+
+def _encoded(array: Any) -> Any:
+    return _objects([value.encode() for value in array.reshape(-1)], array.shape)
+
+
+def _objects(values: Sequence[Any], shape: Any) -> Any:
+    flat = np.empty(len(values), dtype=np.object_)
+    flat[:] = values
+    return flat.reshape(shape)
