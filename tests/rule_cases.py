@@ -222,6 +222,13 @@ CASES = (
     Case("INS02", _group("kind: KIND_GPU")),
     Case("INS03", _group("kind: KIND_GPU gpus: [0]")),
     Case("INS05", _group('kind: KIND_CPU profile: ["0"]')),
+    # Numbers that stand for no value.
+    Case("NUM01", _group("kind: 77")),
+    Case("NUM02", f'{SOUND} batch_input [{{ kind: 77 data_type: TYPE_FP32 source_input: "x" target_name: "z" }}]'),
+    Case("NUM02", f'{SOUND} batch_output [{{ kind: 77 target_name: "y" source_input: "x" }}]'),
+    Case("", _dynamic("default_queue_policy { timeout_action: 77 }")),
+    Case("", f"{SOUND} optimization {{ priority: 77 }}"),
+    Case("", _input('name: "x" data_type: 77 format: 77 dims: [3]')),
     # Warmup, and other files.
     Case("", _warmup("data_type: TYPE_FP32 dims: [2] zero_data: true")),
     Case("", _warmup("data_type: TYPE_FP32 dims: [2] random_data: true", batch=2)),

@@ -37,6 +37,14 @@ def judge() -> Iterator[Oracle]:
         ("ART03", DYNAMIC, 'max_batch_size: 4 input [{ name: "input" data_type: TYPE_FP16 dims: [1, 8, 8] }]'),
         ("ART04", FIXED, "max_batch_size: 2"),
         ("ART05", DYNAMIC, 'max_batch_size: 4 input [{ name: "input" data_type: TYPE_FP32 dims: [1, 8, 9] }]'),
+        ("BND01", DYNAMIC, 'max_batch_size: 4 sequence_batching { state [{ input_name: "a" output_name: "b" }] }'),
+        (
+            "BND02",
+            DYNAMIC,
+            'optimization { execution_accelerators { gpu_execution_accelerator [{ name: "tensorrt" }] } }',
+        ),
+        ("BND03", DYNAMIC, 'parameters { key: "intra_op_thread_count" value { string_value: "two" } }'),
+        ("", DYNAMIC, 'parameters { key: "intra_op_thread_count" value { string_value: "2" } }'),
         ("ART05", DYNAMIC, 'input [{ name: "input" data_type: TYPE_FP32 dims: [1, 8, 8] }]'),
     ],
 )
@@ -98,8 +106,8 @@ def test_a_missing_batch_dimension_is_no_dimension_at_all() -> None:
 
 
 def test_every_rule_has_a_case() -> None:
-    told = {rule.code for rule in RULES if rule.code.startswith("ART")}
-    assert told == {"ART01", "ART02", "ART03", "ART04", "ART05", "ART06"}
+    told = {rule.code for rule in RULES if rule.code.startswith(("ART", "BND"))}
+    assert told == {"ART01", "ART02", "ART03", "ART04", "ART05", "ART06", "BND01", "BND02", "BND03"}
 
 
 def test_triton_makes_two_instances_where_no_count_is_said(judge: Oracle, tmp_path: Path) -> None:

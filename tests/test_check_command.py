@@ -13,7 +13,9 @@ import pytest
 from onnx_models import identity
 from typer.testing import CliRunner
 
+import tritonkit
 from tritonkit.cli.app import app
+from tritonkit.repository.inspection import BUNDLED
 
 SPEC = """\
 version: 1
@@ -185,6 +187,17 @@ def test_the_server_is_taken_into_account(project: Path) -> None:
     assert run("sound.yaml", "--release", "new")[0] == 2
 
 
+def test_the_bundled_server_has_the_backends_that_are_here() -> None:
+    own = {file.parent.name for file in (Path(tritonkit.__file__).parent / "backends").glob("*/model.py")}
+    assert BUNDLED.backends == frozenset({*own, "python"})
+
+
+def test_assignments_are_for_specs(project: Path) -> None:
+    code, _, err = run("src", "--set", "models.digits.max_batch_size=1")
+    assert code == 2
+    assert "--set" in err
+
+
 def test_what_cannot_be_read_is_told_with_the_rest(project: Path) -> None:
     (project / "spec.yaml").write_text(SPEC.replace("digits.onnx", "missing.onnx").replace("kind:", "knd:"))
     found = {(each["line"], each["code"]) for each in findings("spec.yaml")}
@@ -218,6 +231,21 @@ def test_a_repository_with_and_without_artifacts(project: Path) -> None:
         for each in findings("repository", "--no-artifacts")
     }
     assert found == {("other", 5, "IO004")}
+
+
+def test_a_spec_without_its_artifacts(project: Path) -> None:
+    (project / "digits.onnx").unlink()
+    (project / "src" / "model.py").unlink()
+    (project / "src").rmdir()
+    assert {"SPEC"} < {each["code"] for each in findings("spec.yaml")}
+    assert {each["code"] for each in findings("spec.yaml", "--no-artifacts")} == {
+        "IO004",
+        "INS04",
+        "DYN02",
+        "PIP04",
+        "PIP11",
+    }
+    assert run("sound.yaml", "--no-artifacts")[0] == 0
 
 
 def test_a_repository_with_a_broken_configuration(project: Path) -> None:

@@ -13,7 +13,7 @@ from configurations import configurations
 from hypothesis import given, settings
 from judging import foretold, inspect, model
 from oracle import Oracle, oracle
-from rule_cases import CASES, Case
+from rule_cases import CASES, SOUND, Case
 
 from tritonkit.modelconfig.checking import RULES, check
 from tritonkit.modelconfig.findings import Severity
@@ -46,7 +46,7 @@ def _compare(judge: Oracle, case: Case) -> None:
 def test_every_rule_has_a_case() -> None:
     tried = {case.code for case in CASES}
     told = {rule.code for rule in RULES if rule.severity is Severity.ERROR and rule.seen}
-    elsewhere = {code for code in told if code.startswith(("ENS", "PIP", "ART"))}
+    elsewhere = {code for code in told if code.startswith(("ENS", "PIP", "ART", "BND"))}
     assert told - elsewhere - tried == set()
     assert tried - {""} <= {rule.code for rule in RULES}
 
@@ -83,6 +83,7 @@ def test_rules_that_no_server_here_can_hold(code: str, said: str) -> None:
     ("code", "said"),
     [
         ("ID008", 'backend: "python" version_policy { specific { versions: [1, 7] } }'),
+        ("ID016", 'backend: "python" version_policy { specific { versions: [1, 1] } }'),
         ("ID009", 'backend: "python" model_metrics { }'),
         ("DYN07", 'backend: "python" dynamic_batching { }'),
         ("INS04", 'backend: "python" instance_group [{ kind: KIND_GPU gpus: [3] }]'),
@@ -98,7 +99,14 @@ def test_what_triton_does_not_refuse(code: str, said: str) -> None:
 
 def test_all_else_has_a_case_too() -> None:
     told = {rule.code for rule in RULES if rule.severity is not Severity.ERROR}
-    assert told == {"ID008", "ID009", "DYN07", "INS04", "INS07", "SEQ30"}
+    assert told == {"ID008", "ID009", "ID016", "DYN07", "INS04", "INS07", "SEQ30"}
+
+
+def test_a_version_named_twice_is_taken_for_present() -> None:
+    """The server hangs on such a Python model, in search of its file; an ensemble, which has none, it loads."""
+    said = f"{SOUND} version_policy {{ specific {{ versions: [3, 3] }} }}"
+    (error,) = [finding for finding in check([Subject("m", parse(said), files={"1/model.py": 1})]) if finding.refuses]
+    assert error.code == "ID013"
 
 
 @settings(max_examples=300, deadline=None)

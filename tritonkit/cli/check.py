@@ -68,10 +68,13 @@ def check(
     from tritonkit.modelconfig.rules.rule import Machine
     from tritonkit.repository import inspection
 
+    repository = len(targets) == 1 and targets[0].is_dir()
+    if repository and assignments:
+        raise typer.BadParameter("a repository has nothing to set; name a spec", param_hint="--set")
     machine = inspection.BUNDLED if server is Server.BUNDLED else Machine()
     machine = replace(machine, gpus=gpus, release=_release(release) or machine.release)
     try:
-        if len(targets) == 1 and targets[0].is_dir():
+        if repository:
             found = inspection.inspect_repository(targets[0], machine, artifacts=artifacts)
         else:
             found = inspection.inspect_spec(targets, assignments or [], os.environ, machine, artifacts=artifacts)

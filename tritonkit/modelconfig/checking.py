@@ -10,6 +10,7 @@ from tritonkit.modelconfig.findings import Finding, refused
 from tritonkit.modelconfig.rules import (
     artifacts,
     batching,
+    bundled,
     ensembles,
     files,
     identity,
@@ -21,6 +22,7 @@ from tritonkit.modelconfig.rules import (
     sequences,
     states,
     tensors,
+    unnamed,
     warmup,
 )
 
@@ -35,10 +37,12 @@ _PARTS = (
     sequences,
     states,
     instances,
+    unnamed,
     warmup,
     files,
     parameters,
     native,
+    bundled,
     metrics,
     ensembles,
     pipelines,

@@ -105,7 +105,7 @@ def inspect_spec(
         SpecError: the spec cannot be read as YAML, or it has no models at all.
     """
     loaded = load(files, assignments, environment)
-    surroundings = Surroundings(loaded.directory, loaded.repository, artifacts, loaded.faults)
+    surroundings = Surroundings(loaded.directory, loaded.repository, artifacts, loaded.faults, sources=artifacts)
     folders = [ModelFolder(name, model, surroundings) for name, model in loaded.spec.models.items()]
     found = [
         _located(finding, *loaded.faults.origin(finding.path))

@@ -17,7 +17,7 @@ from tritonkit.errors import nearest
 from tritonkit.modelconfig.configure import configure, differing
 from tritonkit.modelconfig.text import parse
 from tritonkit.repository.named_files import CONFIGS, NamedFile, named_files
-from tritonkit.repository.placement import FILENAMES, RepositoryFile, backend_of, is_there, version_files
+from tritonkit.repository.placement import FILENAMES, RepositoryFile, backend_of, is_file, is_there, version_files
 from tritonkit.spec.faults import Faults
 from tritonkit.spec.faults import Path as SpecPath
 from tritonkit.spec.paths import is_plain
@@ -43,12 +43,14 @@ class Surroundings:
         repository: the repository that the folder will be part of.
         check: whether files that Triton would miss are faults.
         faults: where every fault is reported.
+        sources: whether the sources and files that the spec names have to be there.
     """
 
     directory: Path
     repository: Path
     check: bool
     faults: Faults
+    sources: bool = True
 
 
 class ModelFolder:
@@ -75,6 +77,9 @@ class ModelFolder:
         self._numbers = tuple(versions)
         stated = {key: str(model.fields.get(key) or "") for key in ("backend", "platform", "default_model_filename")}
         first = next((source for source in versions.values() if source is not None), None)
+        if first is None and model.source is not None:
+            # Not there, its name may still tell what it is made for.
+            first = surroundings.directory / model.source
         self._backend = None if self._is_ensemble else backend_of(first, stated["backend"], stated["platform"])
         self.signature: Signature | None = None
         for number, source in versions.items():
@@ -128,7 +133,8 @@ class ModelFolder:
 
     def _is_usable(self, source: Path, where: SpecPath) -> bool:
         if not is_there(source):
-            self._fault(where, f"there is no file or folder {source}")
+            if self._around.sources:
+                self._fault(where, f"there is no file or folder {source}")
             return False
         # The next build would take the repository for part of the source, and the one after that once more.
         if source.is_dir() and self._repository.is_relative_to(os.path.realpath(source)):
@@ -191,7 +197,7 @@ class ModelFolder:
             if not is_plain(location):
                 if self._around.check:
                     self._fault(where, f"{artifact} keeps weights in {location!r}; expected a file beside it")
-            elif path not in self._held and _is_file(file):
+            elif path not in self._held and is_file(file):
                 self._read(file, where)
                 self._hold(path, file, where)
             elif path not in self._held and self._around.check:
@@ -247,7 +253,7 @@ class ModelFolder:
         if all(place in self._held for place in places) and not named.absolute:
             return
         file = self._around.directory / named.name
-        if not _is_file(file):
+        if not is_file(file):
             searched = named.absolute and "/" not in named.name
             if self._around.check and not searched:
                 self._fault(where, f"there is no file {file}")
@@ -269,7 +275,7 @@ class ModelFolder:
             self.variants[variant] = self._configured(differing(self._model, said), where)
             return
         file = self._around.directory / said
-        if not _is_file(file):
+        if not is_file(file):
             self._fault(where, f"there is no file {file}")
             return
         self._read(file, where)
@@ -310,7 +316,3 @@ class ModelFolder:
         for tensor in self._model.samples:
             if known and tensor not in known:
                 self._fault(("samples", tensor), f"the model has no input '{tensor}'{nearest(tensor, known)}")
-
-
-def _is_file(path: Path) -> bool:
-    return is_there(path) and not path.is_dir()

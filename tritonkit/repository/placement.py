@@ -64,7 +64,7 @@ def backend_of(source: Path | None, backend: str, platform: str) -> str | None:
         return backend or _BY_PLATFORM.get(platform)
     if source is None:
         return None
-    if source.is_dir():
+    if is_there(source) and source.is_dir():
         held = [name for name, filename in FILENAMES.items() if (source / filename).exists()]
         return held[0] if len(held) == 1 else None
     return _BY_SUFFIX.get(source.suffix)
@@ -77,6 +77,11 @@ def is_there(source: Path) -> bool:
     except (OSError, ValueError):
         # A name that is too long, or that holds a NUL.
         return False
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is anything at a path that is no folder."""
+    return is_there(path) and not path.is_dir()
 
 
 def version_files(source: Path, filename: str | None) -> list[tuple[str, Path]]:

@@ -117,6 +117,19 @@ def specific_versions_are_there(model: Subject) -> Iterator[Found]:
 
 
 @rules.rule(
+    "ID016",
+    "version {version} is named twice, and Triton then takes its folder for present",
+    instead="each version once",
+    severity=Severity.WARNING,
+)
+def specific_versions_are_named_once(model: Subject) -> Iterator[Found]:
+    named = list(model.config.version_policy.specific.versions)
+    for index, version in enumerate(named):
+        if version in named[:index]:
+            yield at("version_policy", "specific", "versions", index, version=version)
+
+
+@rules.rule(
     "ID009",
     "'{field}' is not known before Triton {release}, and older servers refuse the whole file",
     triton='Message type "{message}" has no field named "{field}".',
@@ -233,7 +246,9 @@ def served_versions(model: Subject) -> tuple[int, ...]:
     policy = model.config.version_policy
     choice = policy.WhichOneof("policy_choice")
     if choice == "specific":
-        return tuple(version for version in there if version in policy.specific.versions)
+        named = list(policy.specific.versions)
+        # A version that is named twice Triton takes for present, whatever folders there are.
+        return tuple(sorted({version for version in named if version in there or named.count(version) > 1}))
     if choice == "all":
         return there
     # Without a policy, Triton serves the latest version.
