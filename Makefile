@@ -47,6 +47,7 @@ $(VENV)/.demo $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	@touch $@
 
 demo: $(VENV)/.demo
+	@if [ -d $(DEMO)/.tritonkit ]; then (cd $(DEMO) && $(BIN)/tritonkit down); fi
 	@rm -rf $(DEMO)
 	@export PATH="$(BIN):$$PATH"; \
 	run() { printf '\n\033[1m$$ %s\033[0m\n' "$$*"; "$$@"; }; \

@@ -36,6 +36,30 @@ ensemble_scheduling { step [
   { model_name: "add" model_version: -1 input_map { key: "X" value: "sum" } output_map { key: "Y" value: "Z" } }
 ] }
 """
+NESTED_CONFIG = """
+platform: "ensemble"
+max_batch_size: 8
+input [{ name: "X" data_type: TYPE_FP32 dims: [4] }]
+output [{ name: "Z" data_type: TYPE_FP32 dims: [4] }]
+ensemble_scheduling { step [
+  { model_name: "twice" model_version: -1 input_map { key: "X" value: "X" } output_map { key: "Z" value: "Z" } }
+] }
+"""
+# Gives back what it gets, of any length.
+OPEN = """
+import triton_python_backend_utils as pb
+class TritonPythonModel:
+    def execute(self, requests):
+        arrays = [pb.get_input_tensor_by_name(request, "X").as_numpy() for request in requests]
+        return [pb.InferenceResponse([pb.Tensor("Y", array)]) for array in arrays]
+"""
+OPEN_CONFIG = """
+backend: "python"
+max_batch_size: 8
+input [{ name: "X" data_type: TYPE_FP32 dims: [-1] }]
+output [{ name: "Y" data_type: TYPE_FP32 dims: [-1] }]
+instance_group [{ count: 1 kind: KIND_CPU }]
+"""
 IMAGE = """
 import io
 import numpy as np
@@ -103,6 +127,8 @@ class TritonPythonModel:
             time.sleep(3600)
         if mood == -4:
             time.sleep(0.02)
+        if mood == -5:
+            time.sleep(0.05)
         return pb.InferenceResponse([pb.Tensor("Y", x.as_numpy())])
 """
 MOODY_CONFIG = """
@@ -121,9 +147,10 @@ def repository(folder: Path) -> Path:
     python_model(folder, "image", IMAGE, IMAGE_CONFIG)
     python_model(folder, "types", TYPES, TYPES_CONFIG)
     python_model(folder, "moody", MOODY, MOODY_CONFIG)
-    ensemble = folder / "twice"
-    (ensemble / "1").mkdir(parents=True)
-    (ensemble / "config.pbtxt").write_text(TWICE_CONFIG)
+    python_model(folder, "open", OPEN, OPEN_CONFIG)
+    for ensemble, config in (("twice", TWICE_CONFIG), ("nested", NESTED_CONFIG)):
+        (folder / ensemble / "1").mkdir(parents=True)
+        (folder / ensemble / "config.pbtxt").write_text(config)
     return folder
 
 

@@ -143,10 +143,18 @@ def test_a_dry_run_prints_what_would_run_and_runs_nothing(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("more", [("--dry-run",), ()])
+def test_a_grpc_address_alone_is_refused(tmp_path: Path, more: tuple[str, ...]) -> None:
+    done = tritonkit(tmp_path, "bench", "m", "--grpc-url", "127.0.0.1:1", *more)
+    assert done.returncode == 2
+    assert "give --url as well" in " ".join(done.stderr.replace("│", " ").split())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_dry_run_beside_a_server_names_its_models(measured_server: Deployment) -> None:
     done = tritonkit(measured_server.project, "bench", "--concurrency", "1", "--dry-run")
     assert [line.split(" -m ")[1].split()[0] for line in done.stdout.splitlines()] == [
-        "add", "image", "moody", "twice", "types",
+        "add", "image", "moody", "nested", "open", "twice", "types",
     ]  # fmt: skip
     assert f"-u {measured_server.http} " in done.stdout
 

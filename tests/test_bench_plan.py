@@ -90,12 +90,20 @@ def test_levels_are_every_combination_with_a_folder_each() -> None:
         RequestRate(2),
         RequestRate(2, "poisson"),
         RequestRate(0.5),
+        RequestRate(1_000_000),
+        RequestRate(1_000_001),
+        RequestRate(0.123456789),
+        RequestRate(1.123456789),
+        RequestRate(1.123456788),
+        RequestRate(12_345_678_901),
+        RequestRate(12_345_678_902),
         Concurrency(1),
     )
     found = levels(["a", "b"], Axes(loads, (1, 8), PROTOCOLS, SHARED_MEMORIES))
-    assert len(found) == 2 * 5 * 2 * 2 * 2
+    assert len(found) == 2 * 12 * 2 * 2 * 2
     assert len({level.label for level in found}) == len(found)
-    assert [level.load for level in found[:5]] == list(loads[:5])
+    assert len({str(level.load) for level in found}) == 12
+    assert [level.load for level in found[:12]] == list(loads[:12])
     assert found[0].label == "a-http-b1-c1"
     assert Level("a", RequestRate(0.5), 8, "grpc", "system", "3").label == "a-v3-grpc-shm-b8-r0.5-constant"
 
@@ -107,6 +115,11 @@ def test_levels_that_a_model_cannot_take() -> None:
         check([Level("m", Concurrency(1), 9)], model())
     with pytest.raises(SpecError, match="a batch of 2, and it takes no batches"):
         check([Level("m", Concurrency(1), 2)], model(batch=0))
+    slashes = model(Tensor("/X", "FP32", (1,)), Tensor("a/../b", "FP32", (1,)))
+    check([Level("m", Concurrency(1))], slashes)
+    with pytest.raises(SpecError) as caught:
+        check([Level("m", Concurrency(1)), Level("m", Concurrency(1), shared_memory="system")], slashes)
+    assert str(caught.value) == "--shared-memory: model: no shared memory can be named after a/../b"
     with pytest.raises(SpecError, match="it is decoupled"):
         check([Level("m", Concurrency(1), 1)], model(decoupled=True))
 
@@ -127,6 +140,8 @@ def test_command_lines() -> None:
         "--request-distribution", "poisson", "--measurement-interval", "300",
         "--stability-percentage", f"{ANY_PERCENTAGE:g}", "--max-trials", "3", "-v", "--verbose-csv", "-f", "out.csv",
     ]  # fmt: skip
+    exact = argv(binary, Level("m", RequestRate(1_000_001)), SERVER, Measurement(), **files)
+    assert exact[exact.index("--request-rate-range") + 1] == "1000001"
     assert shell_line(["a b", "c"], {"X": "1 2"}) == "env 'X=1 2' 'a b' c"
     assert shell_line(["a"], {}) == "a"
 
@@ -207,6 +222,17 @@ def test_samples_fill_what_is_not_given(tmp_path: Path) -> None:
     inputs = (Tensor("T", "BYTES", (1,)), Tensor("X", "INT32", (1,)))
     made = data.make(model(*inputs), given={"X": "[5]"}, samples={"T": "*.txt", "X": "[6]"}, folder=tmp_path)
     assert {name: array.item() for name, array in made.steps[0].items()} == {"T": b"from the sample", "X": 5}
+
+
+def test_items_of_different_shapes_make_no_batch(tmp_path: Path) -> None:
+    for length in (3, 5):
+        np.save(tmp_path / f"{length}.npy", np.zeros(length, np.float32))
+    signature, given = model(Tensor("X", "FP32", (-1,))), {"X": f"@{tmp_path}/*.npy"}
+    assert [step["X"].shape for step in data.make(signature, given=given).steps] == [(3,), (5,)]
+    with pytest.raises(SpecError, match=r"input X: its items have different shapes \(\[3\] and \[5\]\), .* batch of 2"):
+        data.make(signature, given=given, batch_size=2)
+    np.save(tmp_path / "5.npy", np.zeros(3, np.float32))
+    assert data.make(signature, given=given, batch_size=2).request(2, batched=True)["X"].shape == (2, 3)
 
 
 def test_open_shapes_have_to_be_given() -> None:

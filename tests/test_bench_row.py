@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tritonkit.bench.row import Window, delayed, parse, requests, stable, windows, words
+from tritonkit.bench.row import Window, delayed, parse, requests, unsettled, windows, words
 from tritonkit.errors import BenchmarkFailed
 
 # perf_analyzer 2.51.0, HTTP, without and with --verbose-csv.
@@ -132,9 +132,15 @@ def test_what_only_the_log_says() -> None:
     assert delayed(SETTLED) == 0
 
 
-@pytest.mark.parametrize(("log", "expected"), [(SETTLED, True), (LATE, True), (NEVER_STABLE, False), (RISING, False)])
+def test_a_log_of_several_reports_counts_with_the_last() -> None:
+    log = LATE + LATE.replace("5731", "42").replace("30.00%", "7.50%")
+    assert requests(log) == 42
+    assert delayed(log) == 7.5
+
+
+@pytest.mark.parametrize(("log", "expected"), [(SETTLED, False), (LATE, False), (NEVER_STABLE, True), (RISING, True)])
 def test_stability(log: str, expected: bool) -> None:
-    assert stable(log) is expected
+    assert unsettled(log) is expected
 
 
 def test_its_own_words() -> None:

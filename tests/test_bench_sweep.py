@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from measured import png, repository
@@ -78,7 +81,11 @@ def test_each_way_of_asking_gives_a_row(
         folder = tmp_path / point.level.label
         assert {file.name for file in folder.iterdir()} == {"report.csv", "perf_analyzer-1.log", "command.txt"}
         assert "perf_analyzer -m add" in (folder / "command.txt").read_text()
-    assert points[0].server[0].average_batch == pytest.approx(2, abs=0.5)
+    # Two requests in flight: a batch has one of them or both, as the machine lets them come.
+    together = points[0].server[0]
+    assert 2 in together.batches
+    assert set(together.batches) <= {1, 2}
+    assert together.average_batch == sum(size * count for size, count in together.batches.items()) / together.executions
     assert set(points[1].server[0].batches) == {8}
     assert points[2].row is not None
     assert points[2].row.throughput == pytest.approx(100, rel=0.5)
@@ -98,6 +105,17 @@ def test_an_ensemble_waits_in_the_queues_of_its_members(
     assert point.row is not None
     assert point.row.queue is not None
     assert point.row.queue < 10
+
+
+def test_an_ensemble_of_an_ensemble_waits_where_that_one_does(
+    measured_server: Deployment, perf_analyzer: PerfAnalyzer, tmp_path: Path
+) -> None:
+    (point,) = sweep(measured_server, perf_analyzer, tmp_path, [Level("nested", Concurrency(1))], wish())
+    nested, add = point.server
+    assert (nested.model, add.model) == ("nested", "add")
+    assert add.requests == 2 * nested.requests
+    assert point.queue is not None
+    assert point.queue >= 3500
 
 
 def test_images_as_bytes(measured_server: Deployment, perf_analyzer: PerfAnalyzer, tmp_path: Path) -> None:
@@ -124,7 +142,7 @@ def test_a_made_up_text_that_a_model_refuses_ends_it_before_any_load(measured_se
 
 def test_wrong_inputs_are_told_before_any_load(measured_server: Deployment) -> None:
     levels = [Level("add", Concurrency(1)), Level("moody", Concurrency(1))]
-    with pytest.raises(SpecError, match=r"input XX: no model that is measured has such an input\. Did you mean 'X'"):
+    with pytest.raises(SpecError, match=r"input XX: no model that is measured has such an input; did you mean 'X'"):
         prepare(addresses(measured_server), levels, wish(given={"XX": "[1]"}))
     with pytest.raises(SpecError, match=r"input X: got FP32\[3\], and the model takes FP32\[4\]"):
         prepare(addresses(measured_server), levels, wish(given={"X": "[1, 2, 3]"}))
@@ -135,10 +153,12 @@ def test_wrong_inputs_are_told_before_any_load(measured_server: Deployment) -> N
 
 
 def test_windows_fit_a_slow_model(measured_server: Deployment) -> None:
-    asked = wish(given={"X": "[-4]"}, interval_ms=None)
+    asked = wish(given={"X": "[-5]"}, interval_ms=None)
+    began = time.monotonic()
     subject = prepare(addresses(measured_server), [Level("moody", Concurrency(1))], asked)["moody"]
-    # 20 ms a request, 50 requests a window.
-    assert 1000 <= subject.measurement.interval_ms < 5000
+    took = time.monotonic() - began
+    # A request takes 50 ms at least, and one is sent before the one that counts; 50 requests make a window.
+    assert 2500 <= subject.measurement.interval_ms <= (took - 0.05) * 1000 * 50 + 1
 
 
 def test_a_failed_request_fails_its_level_and_the_next_one_is_measured(
@@ -149,6 +169,8 @@ def test_a_failed_request_fails_its_level_and_the_next_one_is_measured(
     subjects = prepare(server, [levels[0]], wish(given={"X": "[-1]"})) | prepare(server, [levels[1]], wish())
     failed, measured = measure(levels, subjects, server, perf_analyzer, tmp_path)
     assert failed.row is None
+    assert not failed.stable
+    assert len(failed.argv) == 1
     assert failed.error.startswith("the 50th request is refused\n")
     assert failed.notes == ("failed: the 50th request is refused",)
     assert measured.row is not None
@@ -163,6 +185,8 @@ def test_a_level_that_never_settles_has_a_row_that_says_so(
     levels = [Level("add", Concurrency(1)), Level("moody", Concurrency(1))]
     server = addresses(measured_server)
     subjects = prepare(server, levels[:1], wish()) | prepare(server, levels[1:], asked)
+    endpoint = Endpoint(server.http)
+    before = activity.snapshot(endpoint, ["moody"])
     settled, unsettled = measure(levels, subjects, server, perf_analyzer, tmp_path)
     assert settled.stable
     assert unsettled.row is not None
@@ -170,6 +194,11 @@ def test_a_level_that_never_settles_has_a_row_that_says_so(
     assert "unstable" in unsettled.notes
     assert len(unsettled.argv) == 2
     assert len(unsettled.windows) == 3
+    # The server's figures leave out the process that gave no row.
+    (everything,) = activity.between(before, activity.snapshot(endpoint, ["moody"]))
+    (moody,) = unsettled.server
+    assert unsettled.requests is not None
+    assert unsettled.requests <= moody.requests < everything.requests
     assert (tmp_path / "moody-http-b1-c1" / "perf_analyzer-2.log").exists()
     assert len((tmp_path / "moody-http-b1-c1" / "command.txt").read_text().splitlines()) == 2
 
@@ -280,3 +309,46 @@ def test_statistics_are_differences(measured_server: Deployment) -> None:
     assert again.inferences == totals["inference_count"]
     (idle,) = activity.between(before, before)
     assert (idle.requests, idle.average_batch, idle.queue) == (0, None, 0)
+
+
+def test_shared_memory_that_is_left_is_removed_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = tmp_path / "shm"
+    memory.mkdir()
+    monkeypatch.setattr(process, "_SHARED_MEMORY", memory)
+    outside = tmp_path / "outside"
+    left = f"touch {memory}/Y {memory}/other {outside}"
+    names = ["/Y", str(outside), "../outside", "//never/made"]
+    assert process.run(["/bin/sh", "-c", left], {}, tmp_path / "log", deadline=10, regions=names)
+    assert outside.exists()
+    assert [file.name for file in memory.iterdir()] == ["other"]
+
+
+def test_an_interrupt_at_the_start_of_a_process_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Struck(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Struck)
+    line = ["/bin/sh", "-c", "sleep 60; exit", str(tmp_path)]
+    with pytest.raises(KeyboardInterrupt):
+        process.run(line, {}, tmp_path / "log", deadline=10, regions=())
+    assert not processes_naming(tmp_path)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_shared_memory_that_was_there_before_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_SHARED_MEMORY", tmp_path)
+    (tmp_path / "Y").touch()
+    assert process.run(["/bin/true"], {}, tmp_path / "log", deadline=10, regions=["/Y"])
+    assert (tmp_path / "Y").exists()
+
+
+def test_files_of_different_lengths_are_told_before_any_load(measured_server: Deployment, tmp_path: Path) -> None:
+    for size in (1, 2):
+        (tmp_path / f"{size}.json").write_text(str([0] * size))
+    levels = [Level("open", Concurrency(1)), Level("open", Concurrency(1), 2)]
+    with pytest.raises(SpecError, match=r"input X: its items have different shapes \(\[1\] and \[2\]\)"):
+        prepare(addresses(measured_server), levels, wish(given={"X": f"@{tmp_path}/*.json"}))

@@ -16,8 +16,10 @@ from onnx_models import identity
 from typer.testing import CliRunner, Result
 
 from tritonkit.cli.app import app
+from tritonkit.errors import RepositoryConflict
 from tritonkit.modelconfig.text import parse
 from tritonkit.repository import build, changes
+from tritonkit.repository.placement import RepositoryFile
 from tritonkit.repository.samples import samples
 from tritonkit.tools import digests
 
@@ -214,7 +216,7 @@ def test_adopts_a_repository_whose_record_was_lost(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "record", ["", "{}", "[]", '{"format": 9, "files": {}, "inputs": null}', '{"format": 1, "files": 3}']
+    "record", ["", "{}", "[]", '{"format": 9, "files": {}, "inputs": null}', '{"format": 1, "files": 3}', "[" * 100_000]
 )
 def test_a_broken_record_is_refused(project: Path, record: str) -> None:
     tritonkit("build-repo", project / "spec.yaml")
@@ -313,6 +315,199 @@ def test_a_disk_that_refuses(project: Path) -> None:
     assert result.exit_code == 1
     assert "model_repository" in result.stderr
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../../victim.txt", "{victim}", "a/../../../victim.txt", "", ".", "a//b", "a\\b", "a\0b", ".tritonkit.json"],
+)
+@pytest.mark.parametrize("key", ["files", "replaced"])
+def test_a_record_that_leads_outside_is_refused(project: Path, path: str, key: str) -> None:
+    spec = project / "spec.yaml"
+    victim = project / "precious/victim.txt"
+    victim.parent.mkdir()
+    victim.write_text("precious")
+    path = path.replace("{victim}", str(victim)).replace("../../victim", "../precious/victim")
+    tritonkit("build-repo", spec)
+    record = project / "model_repository/.tritonkit.json"
+    stored = json.loads(record.read_text())
+    stored.setdefault(key, {})[path] = digests.of_bytes(b"precious")
+    record.write_text(json.dumps({**stored, "inputs": None}))
+    before = snapshot(project)
+    for options in ((), ("--force",), ("--check",)):
+        result = tritonkit("build-repo", spec, *options)
+        assert result.exit_code == 2
+        assert f"{record}: the record of what tritonkit wrote cannot be read: " in result.stderr
+        assert "is no path of a file in the repository" in result.stderr
+        assert snapshot(project) == before
+
+
+def test_no_file_is_planned_outside() -> None:
+    for path in ("../x", "/x", "a/../b", "a\\b", "", "a/"):
+        with pytest.raises(ValueError, match="planned outside the repository"):
+            RepositoryFile(path, content=b"")
+
+
+def test_force_never_reaches_through_a_link(project: Path) -> None:
+    """What stands behind a link is somebody else's, though the record has its path."""
+    spec, repository = project / "spec.yaml", project / "model_repository"
+    tritonkit("build-repo", spec)
+    (repository / "digits").rename(project / "elsewhere")
+    (repository / "digits").symlink_to(project / "elsewhere")
+    (project / "elsewhere/config.pbtxt").write_text("mine")
+    before = snapshot(project)
+    result = tritonkit("build-repo", spec, "--force")
+    assert result.exit_code == 1
+    assert "digits/config.pbtxt: stands in the way" in result.stderr
+    assert snapshot(project) == before
+    spec.write_text("version: 1\nmodels: {reader: {source: src, backend: python}}\n")
+    assert tritonkit("build-repo", spec, "--force").exit_code == 0
+    assert (project / "elsewhere/1/model.onnx").is_file()
+    assert (repository / "digits").is_symlink()
+
+
+def test_a_comparison_counts_only_while_it_is_true(project: Path) -> None:
+    spec, repository = project / "spec.yaml", project / "model_repository"
+    first = build.compare([spec], [], {})
+    second = build.compare([spec], ["models.digits.max_batch_size=16"], {})
+    changes.apply(first)
+    before = snapshot(project)
+    with pytest.raises(RepositoryConflict, match="was changed since this build looked"):
+        changes.apply(second, force=True)
+    assert snapshot(project) == before
+    # The same build, done by another in the meantime, is done.
+    changes.apply(first)
+    assert snapshot(project) == before
+    assert parse((repository / "digits/config.pbtxt").read_text()).max_batch_size == 8
+
+
+@pytest.mark.parametrize("path", ["digits/config.pbtxt", "reader/1", "both", "digits/1/model.onnx"])
+def test_a_foreign_file_that_came_late_is_not_overwritten(project: Path, path: str) -> None:
+    planned = build.compare([project / "spec.yaml"], [], {})
+    late = project / "model_repository" / path
+    late.parent.mkdir(parents=True)
+    late.write_text("mine")
+    with pytest.raises(RepositoryConflict, match="was changed since this build looked"):
+        changes.apply(planned, force=True)
+    assert list(snapshot(project / "model_repository")) == [path]
+    assert late.read_text() == "mine"
+
+
+@pytest.mark.parametrize("path", ["reader/1/data/table.csv", "reader/1/model.py"])
+def test_an_edit_that_came_late_is_not_overwritten(project: Path, path: str) -> None:
+    spec = project / "spec.yaml"
+    tritonkit("build-repo", spec)
+    (project / "src/model.py").write_text("# new\n")
+    (project / "src/data/table.csv").unlink()
+    planned = build.compare([spec], [], {})
+    edited = project / "model_repository" / path
+    edited.write_text("tuned")
+    before = snapshot(project)
+    with pytest.raises(RepositoryConflict, match="was changed since this build looked"):
+        changes.apply(planned)
+    assert snapshot(project) == before
+
+
+def test_a_source_that_changes_while_it_is_built_is_not_recorded(project: Path) -> None:
+    spec = project / "spec.yaml"
+    planned = build.compare([spec], [], {})
+    (project / "src/model.py").write_text("# half of the new one")
+    with pytest.raises(RepositoryConflict, match=r"src/model\.py: was changed while it was being copied"):
+        changes.apply(planned)
+    assert not snapshot(project / "model_repository")
+    assert not list(project.glob(".*staging*"))
+    assert tritonkit("build-repo", spec).exit_code == 0
+    assert tritonkit("build-repo", spec, "--check").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SPEC + "repository: ${REPO:-other}\n",
+        SPEC + "<<: {repository: other}\n",
+        SPEC.replace("source: src,", "source: src, samples: {X: &name other},") + "repository: *name\n",
+        SPEC.replace("source: src,", "source: src, samples: {X: &name other},") + "? repository\n: *name\n",
+    ],
+)
+def test_a_repository_that_only_reading_tells_is_read(project: Path, text: str) -> None:
+    spec = project / "spec.yaml"
+    spec.write_text(text)
+    assert tritonkit("build-repo", spec, "--output", project / "model_repository").exit_code == 0
+    assert "/other: 8 created" in tritonkit("build-repo", spec).stderr.replace("\n", "")
+
+
+def test_a_link_with_the_same_content_is_not_unchanged(project: Path) -> None:
+    spec = project / "spec.yaml"
+    tritonkit("build-repo", spec)
+    built = project / "model_repository/digits/config.pbtxt"
+    built.rename(project / "elsewhere.pbtxt")
+    built.symlink_to(project / "elsewhere.pbtxt")
+    result = tritonkit("build-repo", spec)
+    assert result.exit_code == 1
+    assert "digits/config.pbtxt: was changed since tritonkit wrote it" in result.stderr
+
+
+def test_a_file_that_becomes_a_folder_and_back(project: Path) -> None:
+    spec, table = project / "spec.yaml", project / "src/data/table.csv"
+    tritonkit("build-repo", spec)
+    for _ in range(2):
+        table.unlink()
+        (table / "deep").mkdir(parents=True)
+        (table / "deep/a").write_text("a")
+        (table / "b").write_text("b")
+        result = tritonkit("build-repo", spec)
+        assert result.exit_code == 0, result.output
+        assert (project / "model_repository/reader/1/data/table.csv/deep/a").read_text() == "a"
+        shutil.rmtree(table)
+        table.write_text("again")
+        result = tritonkit("build-repo", spec)
+        assert result.exit_code == 0, result.output
+        assert (project / "model_repository/reader/1/data/table.csv").read_text() == "again"
+    assert tritonkit("build-repo", spec, "--check").exit_code == 0
+
+
+@pytest.mark.parametrize("held", ["table.csv/mine", "table.csv/deep/mine", "table.csv/empty/"])
+def test_a_folder_that_holds_more_gives_no_way(project: Path, held: str) -> None:
+    spec, table = project / "spec.yaml", project / "src/data/table.csv"
+    table.unlink()
+    (table / "deep").mkdir(parents=True)
+    (table / "deep/a").write_text("a")
+    tritonkit("build-repo", spec)
+    foreign = project / "model_repository/reader/1/data" / held
+    foreign.mkdir() if held.endswith("/") else foreign.write_text("mine")
+    shutil.rmtree(table)
+    table.write_text("again")
+    before = snapshot(project)
+    result = tritonkit("build-repo", spec, "--force")
+    assert result.exit_code == 1
+    assert "reader/1/data/table.csv: stands in the way, and was not written by tritonkit" in result.stderr
+    assert snapshot(project) == before
+
+
+def test_the_executable_bit_counts(project: Path) -> None:
+    spec, built = project / "spec.yaml", project / "model_repository/reader/1/model.py"
+    tritonkit("build-repo", spec)
+    for mode, runs in ((0o755, True), (0o644, False)):
+        (project / "src/model.py").chmod(mode)
+        assert tritonkit("build-repo", spec, "--check").exit_code == 1
+        assert json.loads(tritonkit("build-repo", spec, "--json").stdout)["files"]["updated"] == ["reader/1/model.py"]
+        assert os.access(built, os.X_OK) is runs
+        assert tritonkit("build-repo", spec, "--check").exit_code == 0
+    (project / "src/model.py").chmod(0o755)
+    tritonkit("build-repo", spec)
+    # A disk that keeps no such bit is not written to again and again.
+    built.chmod(0o644)
+    assert tritonkit("build-repo", spec, "--check").exit_code == 0
+
+
+def test_pipes_in_a_repository_are_in_the_way(project: Path) -> None:
+    spec, built = project / "spec.yaml", project / "model_repository/reader/1/model.py"
+    tritonkit("build-repo", spec)
+    built.unlink()
+    os.mkfifo(built)
+    result = tritonkit("build-repo", spec, "--force")
+    assert result.exit_code == 1
+    assert "reader/1/model.py: stands in the way" in result.stderr
 
 
 def _killed_at(spec: Path, moment: int) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,8 @@ from measured import png
 from serving import tritonkit
 
 from tritonkit.serve import Deployment
+from tritonkit.serve.state import Claim, began
+from tritonkit.tools.perf_analyzer import PerfAnalyzer
 
 
 def test_values_as_a_table_from_the_projects_own_server(measured_server: Deployment) -> None:
@@ -51,9 +56,9 @@ def test_long_answers_are_abbreviated(measured_server: Deployment) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("ad",), 1, "Did you mean 'add'?"),
+        (("ad",), 1, "did you mean 'add'?"),
         (("add",), 2, "input X: no value is given, and the model needs it (FP32[4])"),
-        (("add", "-i", "Y=[1]"), 2, "input Y: the model has no such input."),
+        (("add", "-i", "Y=[1]"), 2, "input Y: the model has no such input; known: X"),
         (("add", "-i", "X=[1, 2]"), 2, "got FP32[2], and the model takes FP32[4]"),
         (("add", "-i", "X"), 2, "expected NAME=@file or NAME=json, got 'X'"),
         (("image", "-i", "IMAGE=hello"), 1, "refused the request: not an image"),
@@ -75,3 +80,30 @@ def test_no_server(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "no server runs in" in done.stderr
     assert "tritonkit up" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("infer", "add", "-i", "X=[1]"), ("bench", "add")])
+def test_a_deployment_that_is_starting(
+    measured_server: Deployment, perf_analyzer: PerfAnalyzer, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        starting = replace(
+            measured_server,
+            http=f"127.0.0.1:{taken.getsockname()[1]}",
+            project=tmp_path,
+            pid=os.getpid(),
+            began=began(os.getpid()),
+            ready=False,
+            servers=(replace(measured_server.servers[0], phase="starting"),),
+        )
+        claim = Claim(tmp_path)
+        claim.write(starting)
+        try:
+            done = tritonkit(tmp_path, *arguments)
+        finally:
+            claim.release()
+    assert done.returncode == 1
+    said = " ".join(done.stderr.split())
+    assert f"the deployment of {tmp_path} is still starting (server: starting)" in said
+    assert "tritonkit status" in said

@@ -48,7 +48,7 @@ def test_a_server_answers(measured_server: Deployment) -> None:
     assert endpoint.live()
     assert endpoint.ready()
     states = endpoint.index()
-    assert [state.name for state in states] == ["add", "image", "moody", "twice", "types"]
+    assert [state.name for state in states] == ["add", "image", "moody", "nested", "open", "twice", "types"]
     assert {(state.version, state.state, state.reason) for state in states} == {("1", "READY", "")}
     assert endpoint.server_metadata()["name"]
     assert endpoint.metadata("add")["inputs"] == [{"name": "X", "datatype": "FP32", "shape": [-1, 4]}]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tritonkit.client.endpoint import Addresses, Endpoint
-from tritonkit.client.inference import Answer, Class, Protocol, infer, plain
+from tritonkit.client.endpoint import Addresses, Endpoint, Protocol
+from tritonkit.client.inference import Answer, Class, infer, plain
 from tritonkit.client.signature import Tensor, signature
 from tritonkit.client.tensors import collect
 from tritonkit.errors import RequestFailed
@@ -88,14 +88,18 @@ def test_signatures(measured_server: Deployment) -> None:
     assert add.outputs == (Tensor("Y", "FP32", (4,), labels=True),)
     assert (add.max_batch_size, add.members, add.versions) == (8, (), ("1",))
     assert signature(endpoint, "twice").members == ("add",)
+    # In place of an ensemble there stand its own members.
+    assert signature(endpoint, "nested").members == ("add",)
     types = signature(endpoint, "types")
     assert [str(tensor) for tensor in types.inputs] == ["BOOL[2]", "UINT8[2]", "INT64[-1]", "FP16[2,2]", "BYTES[2]"]
 
 
 def test_an_unknown_model_or_version(measured_server: Deployment) -> None:
     endpoint = Endpoint(measured_server.http)
-    with pytest.raises(RequestFailed, match=r"has no model 'ad'\. It has: add, image, .*\nDid you mean 'add'\?"):
+    with pytest.raises(RequestFailed, match=r"has no model 'ad'; did you mean 'add'\?"):
         signature(endpoint, "ad")
+    with pytest.raises(RequestFailed, match=r"has no model 'zzz'; known: add, image, "):
+        signature(endpoint, "zzz")
     with pytest.raises(RequestFailed, match=r"model 'add' has no version 7\. It has: 1\."):
         signature(endpoint, "add", "7")
 

@@ -168,7 +168,7 @@ def test_every_fault_is_told_at_once() -> None:
     with pytest.raises(SpecError) as caught:
         collect(model(MATRIX, OPEN, TEXT), {"TEST": "hello", "X": "[1]"})
     said = str(caught.value)
-    assert "input TEST: the model has no such input. Did you mean 'TEXT'?" in said
+    assert "input TEST: the model has no such input; did you mean 'TEXT'?" in said
     assert "input X: got FP32[1], and the model takes FP32[2,3]" in said
     assert "input IDS: no value is given, and the model needs it (INT64[-1])" in said
     assert "input TEXT: no value is given" in said

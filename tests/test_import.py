@@ -357,3 +357,15 @@ def test_whatever_a_repository_says_survives(
             else:
                 assert path.endswith(".gitkeep")
                 assert origin.parent.is_dir()
+
+
+def test_a_missing_file_is_not_found_in_the_spec_itself(tmp_path: Path) -> None:
+    from tritonkit.repository.importing import import_repository
+    from tritonkit.repository.layout import plan
+    from tritonkit.spec.loading import load
+
+    (tmp_path / "old/m/1").mkdir(parents=True)
+    (tmp_path / "old/m/config.pbtxt").write_text('output { label_filename: "spec.yaml" }')
+    import_repository(tmp_path / "old", tmp_path / "spec.yaml")
+    paths = [file.path for file in plan(load([tmp_path / "spec.yaml"], [], {}), check=False).files]
+    assert paths == ["m/1/.gitkeep", "m/config.pbtxt"]

@@ -31,11 +31,11 @@ def build(model: str, *options: str, rest: str = "") -> Result:
     return CliRunner().invoke(app, ["build-repo", "spec.yaml", *options])
 
 
-def built(model: str, *options: str, rest: str = "") -> set[str]:
+def built(model: str, *options: str, rest: str = "", root: str = "model_repository") -> set[str]:
     result = build(model, *options, rest=rest)
     assert result.exit_code == 0, result.output
     assert CliRunner().invoke(app, ["build-repo", "spec.yaml", "--check", *options]).exit_code == 0
-    folder = Path("model_repository/m")
+    folder = Path(root, "m")
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {"config.pbtxt"}
 
 
@@ -147,7 +147,7 @@ def test_changed_named_files_are_built_anew() -> None:
         ),
         (
             "{backend: python, source: v1, files: {configs/a.pbtxt: data/labels.txt}, configs: {a: {}}}",
-            "m/configs/a.pbtxt is among the model's files too",
+            "models.m.configs.a: data/labels.txt would be m/configs/a.pbtxt, which is written from the fields",
         ),
     ],
 )
@@ -218,8 +218,98 @@ def test_no_check_builds_what_triton_would_refuse() -> None:
 
 
 def test_a_repository_is_never_built_from_itself() -> None:
-
     built("{backend: python, source: v1}")
     stderr = refused("{backend: python, versions: {1: model_repository/m/1, 2: v1}}")
-    assert "model_repository/m/1/model.py: is a source, and lies inside the repository" in stderr
+    words = "models.m.versions.1: model_repository/m/1 lies inside the repository model_repository; build into another"
+    assert words in stderr
     assert Path("model_repository/m/1/model.py").read_text() == "# v1\n"
+
+
+@pytest.mark.parametrize("key", ["source: .", "source: v1, files: {all: .}", "versions: {1: .}"])
+def test_a_source_that_holds_the_repository_is_refused(key: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    Path("model.py").write_text("class TritonPythonModel: ...\n")
+    for _ in range(2):
+        stderr = refused(f"{{backend: python, {key}}}")
+        assert ": . holds the repository model_repository that is built from it; name the model's one file" in stderr
+        assert not Path("model_repository").exists()
+    assert built("{source: model.py}") == {"1/model.py"}
+    elsewhere = str(tmp_path_factory.mktemp("elsewhere"))
+    assert "1/model.py" in built("{backend: python, source: .}", "--output", elsewhere, root=elsewhere)
+
+
+def test_a_link_into_the_repository_is_no_source() -> None:
+    built("{backend: python, source: v1}")
+    Path("v3/old.py").symlink_to("../model_repository/m/1/model.py")
+    assert "models.m.source: v3/old.py lies inside the repository" in refused("{backend: python, source: v3}")
+
+
+@pytest.mark.parametrize("name", ["../../../../PWNED.onnx", "/PWNED.onnx", "a/../../../x.onnx", "./x.onnx", "a\\\\b"])
+@pytest.mark.parametrize("option", ["--check", "--no-check"])
+def test_no_file_name_leads_outside_the_model(name: str, option: str, tmp_path: Path) -> None:
+    before = {*tmp_path.parent.iterdir(), *tmp_path.iterdir()}
+    stderr = refused(f'{{source: m.onnx, default_model_filename: "{name}"}}', option)
+    assert "models.m.default_model_filename: expected a path inside the model's folder" in stderr
+    assert {*tmp_path.parent.iterdir(), *tmp_path.iterdir()} - before == {tmp_path / "spec.yaml"}
+
+
+def test_a_file_name_with_a_folder_is_fine() -> None:
+    assert built("{source: m.onnx, default_model_filename: deep/net.onnx}") == {"1/deep/net.onnx"}
+
+
+def test_odd_names_in_a_source_are_refused() -> None:
+    for name in (b"a\\b", b"\xff"):
+        odd = Path("v1", os.fsdecode(name))
+        odd.touch()
+        assert "models.m.source: expected a path inside the model's folder" in refused("{backend: python, source: v1}")
+        odd.unlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("config.pbtxt", "label_filename: data/config.pbtxt would be m/config.pbtxt, which is written from the fields"),
+        ("1", "m/1 would be a file and the folder of m/1/model.py"),
+        ("configs", "m/configs would be a file and the folder of m/configs/a.pbtxt"),
+    ],
+)
+def test_named_files_take_no_other_files_place(name: str, words: str) -> None:
+    Path("data", name).write_text("a label")
+    output = f"output: {{o: {{data_type: TYPE_FP32, dims: [1], label_filename: data/{name}}}}}"
+    assert words in refused(f"{{backend: python, source: v1, {output}, configs: {{a: {{}}}}}}", "--no-check")
+
+
+def test_a_source_that_cannot_be_read_is_named_with_its_line() -> None:
+    # It is a regular file, and reading it fails for everybody.
+    stderr = refused("{backend: python, source: /proc/self/mem}")
+    assert "spec.yaml:3: models.m.source: /proc/self/mem cannot be read: " in stderr
+
+
+def _weights_beside(location: str) -> None:
+    """Write beside.onnx, whose weights lie in another file."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 2]) for name in ("x", "y")]
+    weights = helper.make_tensor("w", TensorProto.FLOAT, [2], bytes(range(8)), raw=True)
+    graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", tensors[:1], tensors[1:], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, "beside.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    entry = next(entry for entry in model.graph.initializer[0].external_data if entry.key == "location")
+    entry.value = location
+    Path("beside.onnx").write_bytes(model.SerializeToString())
+
+
+def test_weights_beside_an_onnx_file_go_with_it() -> None:
+    _weights_beside("w.bin")
+    assert built("{source: beside.onnx, max_batch_size: 1}") == {"1/model.onnx", "1/w.bin"}
+    assert built("{source: beside.onnx, default_model_filename: a/b.onnx, max_batch_size: 1}") == {
+        "1/a/b.onnx",
+        "1/a/w.bin",
+    }
+    Path("w.bin").write_bytes(bytes(8))
+    assert build("{source: beside.onnx, max_batch_size: 1}", "--check").exit_code == 1
+    Path("w.bin").unlink()
+    words = "models.m.source: beside.onnx keeps weights in w.bin, which is not there"
+    assert words in refused("{source: beside.onnx, max_batch_size: 1}")
+    _weights_beside("../w.bin")
+    assert "keeps weights in '../w.bin'; expected a file beside it" in refused("{source: beside.onnx}")

@@ -61,10 +61,11 @@ def test_detach_status_logs_second_up_and_down(tmp_path: Path) -> None:
         assert (missing.returncode, "server, supervisor" in missing.stderr) == (1, True)
 
         with subprocess.Popen(
-            [PROGRAM, "logs", "--follow", "--tail", "0"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+            [PROGRAM, "logs", "--follow", "--tail", "1"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
         ) as follower:
-            down = tritonkit(tmp_path, "down")
             assert follower.stdout is not None
+            assert follower.stdout.readline(), "it is up, and follows"
+            down = tritonkit(tmp_path, "down")
             assert "unloaded 'echo'" in follower.stdout.read(), "it follows to the end, and ends with the server"
         assert follower.returncode == 0
     finally:
@@ -88,7 +89,7 @@ def test_signals_stop_everything(tmp_path: Path, number: signal.Signals, code: i
     with foreground(tmp_path, "models", "--stop-timeout", "0") as process:
         deployment = running(tmp_path)
         process.send_signal(number)
-        assert process.wait(20) == code
+        assert process.wait(60) == code
         assert left_of(deployment.id) == []
         assert process.stdout is not None
         assert process.stdout.read().endswith("stopped\n")
@@ -126,7 +127,8 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         wait_for(lambda: deployment_of(tmp_path).servers[0].phase == "stopping")
         process.send_signal(signal.SIGINT)
-        assert process.wait(5) == 130
+        # Without it, this stop takes the whole timeout of 30 s and more.
+        assert process.wait(25) == 130
     assert left_of(deployment.id) == []
 
 
@@ -141,7 +143,7 @@ def test_ctrl_c_while_starting(tmp_path: Path) -> None:
         with foreground(tmp_path, "models", *arguments, ready=False) as process:
             deployment = wait_for(started)
             process.send_signal(signal.SIGINT)
-            assert process.wait(10) == 130
+            assert process.wait(60) == 130
         assert left_of(deployment.id) == []
         assert not (tmp_path / ".tritonkit/state.json").exists()
 

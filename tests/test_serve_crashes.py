@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,16 +13,19 @@ from serving import (
     echo_repository,
     foreground,
     left_of,
+    plan,
     stubs,
     tritonkit,
     up,
     wait_for,
 )
 
+from tritonkit import serve
 from tritonkit.client.endpoint import Endpoint
-from tritonkit.errors import LaunchFailed
+from tritonkit.errors import LaunchFailed, RequestFailed
 from tritonkit.serve import Deployment, Policy, running
 from tritonkit.serve.procfs import is_running, start_ticks
+from tritonkit.serve.state import Claim
 from tritonkit.serve.warden import mark, members
 
 
@@ -110,6 +114,37 @@ def test_gives_up_on_a_server_that_keeps_dying(tmp_path: Path) -> None:
     assert left_of(deployment.id) == []
 
 
+def test_a_block_that_fails_because_the_server_gave_up_says_so(tmp_path: Path) -> None:
+    policy = Policy(start_timeout=60, stop_timeout=0, backoff=0.01, max_restarts=0)
+    failure = pytest.raises(LaunchFailed, match="server was ended by signal 9")
+    with failure as caught, up(tmp_path, echo_repository(tmp_path / "models"), policy=policy) as deployment:
+        pid = deployment.servers[0].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not left_of(deployment.id))
+        Endpoint(deployment.http).index()
+    assert isinstance(caught.value.__cause__, RequestFailed)
+    assert left_of(deployment.id) == []
+
+
+def test_a_block_that_fails_by_itself_keeps_its_error(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), up(tmp_path, echo_repository(tmp_path / "models")) as deployment:
+        _ = 1 / 0
+    assert left_of(deployment.id) == []
+
+
+def test_no_thread_for_the_supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = plan(tmp_path, echo_repository(tmp_path / "models"))
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="can't start new thread"), serve.up(planned):
+        pass
+    Claim(tmp_path).release()
+
+
 def test_kill_9_of_the_command_that_waits_for_a_detached_start(tmp_path: Path) -> None:
     echo_repository(tmp_path / "models")
     with foreground(tmp_path, "models", "--detach", ready=False) as process:
@@ -118,4 +153,5 @@ def test_kill_9_of_the_command_that_waits_for_a_detached_start(tmp_path: Path) -
         process.wait()
         wait_for(lambda: not (tmp_path / ".tritonkit/state.json").exists())
     assert left_of(deployment.id) == []
-    assert "nobody waits" in (tmp_path / ".tritonkit/logs/supervisor.log").read_text()
+    log = tmp_path / ".tritonkit/logs/supervisor.log"
+    wait_for(lambda: "nobody waits" in log.read_text())

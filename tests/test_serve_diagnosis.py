@@ -39,10 +39,16 @@ def test_every_model_that_is_not_ready_is_named_with_its_reason() -> None:
         ("bare", "at least one version"),
         ("boom", "Internal: No module"),
         ("hollow", "Invalid name"),
-        ("mute", "not loaded"),
         ("odd", 'failed to read text proto from /m/odd/config.pbtxt: 1:8: no field "garbage".'),
         ("wanted", "Not found: wanted"),
+        ("mute", "not loaded"),
     )
+
+
+def test_causes_come_before_what_follows_from_them() -> None:
+    depends = "Invalid argument: ensemble 'a' depends on 'z' which has no loaded version."
+    index = [ModelState("a", "1", "UNAVAILABLE", depends), ModelState("z", "1", "UNAVAILABLE", "Internal: No module")]
+    assert [name for name, _ in unusable_models(index, ["a", "b", "z"], "")] == ["z", "a", "b"]
 
 
 def test_a_version_that_failed_counts_beside_one_that_is_ready() -> None:

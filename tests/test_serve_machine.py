@@ -24,7 +24,9 @@ from tritonkit.serve.events import (
 from tritonkit.serve.machine import LIVE, Phase, State, begin, next_deadline, step
 from tritonkit.serve.plans import Policy
 
-POLICY = Policy(start_timeout=10, stop_timeout=5, max_restarts=2, backoff=1, backoff_limit=3, stable_after=60)
+POLICY = Policy(
+    start_timeout=10, stop_timeout=5, kill_timeout=7, max_restarts=2, backoff=1, backoff_limit=3, stable_after=60
+)
 Script = list[tuple[float, Event, list[Action], Phase]]
 
 
@@ -55,6 +57,19 @@ SCRIPTS: dict[str, Script] = {
         (3, StopAsked(), [Terminate("a")], Phase.STOPPING),
         (8, Tick(), [Kill("a")], Phase.KILLING),
         (8.1, Exited("a", 7, -9), [Clean("a")], Phase.STOPPED),
+    ],
+    "a process that even SIGKILL does not end": [
+        *READY,
+        (3, StopAsked(at_once=True), [Kill("a")], Phase.KILLING),
+        (9, Tick(), [], Phase.KILLING),
+        (10, Tick(), [], Phase.FAILED),
+        (11, Exited("a", 7, -9), [], Phase.FAILED),
+    ],
+    "a sick process that even SIGKILL does not end is not started again": [
+        *READY,
+        (4, Unusable("a", 7, "lost its stub"), [Kill("a")], Phase.KILLING),
+        (11, Tick(), [], Phase.FAILED),
+        (80, Tick(), [], Phase.FAILED),
     ],
     "a second stop does not wait": [
         *READY,
@@ -122,6 +137,14 @@ SCRIPTS: dict[str, Script] = {
 @pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS.keys())
 def test_script(script: Script) -> None:
     run(script)
+
+
+def test_a_process_that_cannot_be_ended_is_told_of() -> None:
+    state = run(SCRIPTS["a process that even SIGKILL does not end"])
+    assert state.over
+    assert state.failed == "a"
+    assert state.process("a").reason == "did not end within 7 s of SIGKILL"
+    assert next_deadline(state) is None
 
 
 def test_gives_up_after_the_last_restart_with_growing_waits() -> None:
@@ -215,7 +238,8 @@ class World:
 @given(st.data())
 def test_whatever_happens_a_deployment_that_is_over_has_no_process(data: st.DataObject) -> None:
     names = ("a", "b", "c")
-    world, state, now = World(), begin(names, POLICY, 0), 0.0
+    # In this world every process ends some time after it was killed.
+    world, state, now = World(), begin(names, replace(POLICY, kill_timeout=1e9), 0), 0.0
     pending: list[Event] = [Tick()]
     for _ in range(data.draw(st.integers(5, 60))):
         state = drain(world, state, pending, now)

@@ -75,8 +75,11 @@ def test_a_native_server_keeps_its_environment() -> None:
 
 
 def test_models_loaded_on_demand_are_not_waited_for() -> None:
-    explicit = replace(REQUEST, server_args=("--model-control-mode=explicit",))
-    assert serve.plan(explicit, HOST).processes[0].models == ()
+    for flag in ("--model-control-mode=explicit", "--model-control-mode=EXPLICIT", "--model-con=explicit"):
+        explicit = replace(REQUEST, server_args=(flag,))
+        assert serve.plan(explicit, HOST).processes[0].models == ()
+    for flag in ("--model-control-mode=none", "--model-control-mode=poll", "--rate-limit=explicit"):
+        assert serve.plan(replace(REQUEST, server_args=(flag,)), HOST).processes[0].models == ("a", "b")
 
 
 @pytest.mark.parametrize("path", ["/my models", "/a;b", "/a$b", "/a'b", "/(a)", "/a\nb", "/a&b", "/a*"])
@@ -101,6 +104,10 @@ def test_paths_with_other_characters_are_not() -> None:
     [
         ("--http-port=1", "Use tritonkit's own option --http-port"),
         ("--http-address=0.0.0.0", "Use tritonkit's own option --host"),
+        ("--http-por=1", "Use tritonkit's own option --http-port"),
+        ("--http-restricted-api=health:key=value", "tritonkit sets this flag itself"),
+        ("--http-restricted=health:key=value", "tritonkit sets this flag itself"),
+        ("--model-control-mode explicit", "expected one flag of tritonserver"),
         ("--model-repository=/other", "tritonkit sets this flag itself"),
         ("--backend-config=python,shm-region-prefix-name=x", "tritonkit sets this flag itself"),
         ("rate-limit=off", "expected one flag of tritonserver"),

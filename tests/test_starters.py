@@ -88,7 +88,7 @@ def test_unknown_starter_is_told_the_nearest(project: Path) -> None:
     assert result.exit_code == 1
     assert result.stdout == ""
     assert "there is no starter 'Digts'" in result.stderr
-    assert "Did you mean 'digits'? There are: blank, digits." in result.stderr
+    assert "; did you mean 'digits'?" in result.stderr
     assert not files(project)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
+import importlib
 import platform
 import shutil
 import sys
@@ -11,8 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tritonkit.errors import CommandFailed, TritonkitError
-from tritonkit.tools import perf_analyzer, tritonserver
+from tritonkit.tools import nvidia_smi, packages, perf_analyzer, tritonserver
 from tritonkit.tools.commands import run
+from tritonkit.tools.tritonserver import TritonServer
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,7 @@ def examine() -> list[Finding]:
     """Look for everything; nothing is changed and nothing heavy is imported."""
     return [
         _python(),
-        _tritonserver(),
-        _numpy(),
-        _onnxruntime(),
+        *_serving(),
         _perf_analyzer(),
         _program("haproxy", ("-v",), "one address for several servers", "apt-get install haproxy"),
         _gpus(),
@@ -81,10 +79,16 @@ def install(findings: Sequence[Finding], report: Callable[[str], None]) -> None:
     perf_analyzer.install(report)
 
 
-def extra(name: str) -> tuple[str, ...]:
-    """The requirements of one of tritonkit's extras, as its own metadata states them."""
-    stated = importlib.metadata.requires("tritonkit") or []
-    return tuple(text.split(";")[0].strip() for text in stated if f'extra == "{name}"' in text.replace("'", '"'))
+def remedies(findings: Sequence[Finding], *, tried: bool) -> tuple[str, ...]:
+    """What to do about everything that the basic path lacks, each thing once.
+
+    Args:
+        findings: from ``examine``.
+        tried: whether ``install`` has been run: then it is no remedy any more.
+    """
+    lacking = [finding for finding in findings if finding.required and not finding.usable]
+    every = (perf_analyzer.INSTALL_HINT if one.requirements and not tried else one.remedy for one in lacking)
+    return tuple(dict.fromkeys(every))
 
 
 def _python() -> Finding:
@@ -95,44 +99,66 @@ def _python() -> Finding:
     )
 
 
-def _tritonserver() -> Finding:
-    serves = "serving"
+def _serving() -> list[Finding]:
+    """The server, and the packages that it takes from this environment."""
     try:
         server = tritonserver.find()
+    except TritonkitError as error:
+        return [_unusable_server(error), _numpy(required=True), _onnxruntime(required=True)]
+    # A native server brings a stub and an ONNX Runtime of its own.
+    return [_tritonserver(server), _numpy(required=server.bundled), _onnxruntime(required=server.bundled)]
+
+
+def _unusable_server(error: TritonkitError) -> Finding:
+    # A package that is there already is not what is missing.
+    lacking = () if packages.version("nvidia-pytriton") else packages.requirements("tritonkit", "server")
+    return Finding(
+        "tritonserver", "serving", problem=str(error.args[0]), remedy=error.hint or "", required=True,
+        requirements=lacking,
+    )  # fmt: skip
+
+
+def _tritonserver(server: TritonServer) -> Finding:
+    serves = "serving"
+    try:
         tritonserver.check(server)
     except TritonkitError as error:
-        return Finding(
-            "tritonserver", serves, problem=str(error.args[0]), remedy=error.hint or "", required=True,
-            requirements=extra("server"),
-        )  # fmt: skip
-    backends = sorted(folder.name for folder in server.backends.iterdir() if folder.is_dir())
+        return _unusable_server(error)
+    try:
+        backends = sorted(folder.name for folder in server.backends.iterdir() if folder.is_dir())
+    except OSError as error:
+        problem = f"{server.binary} has no folder of backends: {server.backends}: {error.strerror}"
+        remedy = "install that server's backends there, or take it off PATH: then the one of tritonkit[server] is used"
+        return Finding("tritonserver", serves, problem=problem, remedy=remedy, required=True)
     found = f"{server.version}, {server.binary}, backends: {', '.join(backends)}"
     return Finding("tritonserver", serves, f"{found} and tritonkit's own" if server.bundled else found, required=True)
 
 
-def _numpy() -> Finding:
-    serves = "serving Python models"
-    version = _version("numpy")
+def _numpy(*, required: bool) -> Finding:
+    serves = "serving Python models with the server of tritonkit[server]"
+    version = packages.version("numpy")
     remedy = "pip install 'numpy<2'"
     if version is None or int(version.split(".")[0]) >= 2:
         problem = "not installed" if version is None else f"{version}: Triton's Python stub cannot read its arrays"
-        return Finding("numpy < 2", serves, problem=problem, remedy=remedy, required=True, requirements=("numpy<2",))
-    return Finding("numpy < 2", serves, version, required=True)
+        return Finding(
+            "numpy < 2", serves, problem=problem, remedy=remedy, required=required, requirements=("numpy<2",)
+        )
+    return Finding("numpy < 2", serves, version, required=required)
 
 
-def _onnxruntime() -> Finding:
-    serves = "serving ONNX models"
-    cpu, gpu = _version("onnxruntime"), _version("onnxruntime-gpu")
+def _onnxruntime(*, required: bool) -> Finding:
+    serves = "serving ONNX models with the server of tritonkit[server]"
+    cpu, gpu = packages.version("onnxruntime"), packages.version("onnxruntime-gpu")
     if cpu and gpu:
         remedy = "pip uninstall onnxruntime onnxruntime-gpu, then install the one you want"
         problem = f"onnxruntime {cpu} and onnxruntime-gpu {gpu} have overwritten each other's files"
-        return Finding("onnxruntime", serves, problem=problem, remedy=remedy, required=True)
+        return Finding("onnxruntime", serves, problem=problem, remedy=remedy, required=required)
     if not cpu and not gpu:
-        remedy = "pip install 'tritonkit[cpu]' (or [gpu])"
         return Finding(
-            "onnxruntime", serves, problem="not installed", remedy=remedy, required=True, requirements=extra("cpu")
-        )
-    return Finding("onnxruntime", serves, f"{cpu} for CPUs" if cpu else f"{gpu} for GPUs", required=True)
+            "onnxruntime", serves, problem="not installed", remedy="pip install 'tritonkit[cpu]' (or [gpu])",
+            required=required, requirements=packages.requirements("tritonkit", "cpu"),
+        )  # fmt: skip
+    return Finding("onnxruntime", serves, f"{cpu} for CPUs" if cpu else f"{gpu} for GPUs", required=required)
 
 
 def _perf_analyzer() -> Finding:
@@ -146,16 +172,16 @@ def _perf_analyzer() -> Finding:
 
 
 def _gpus() -> Finding:
-    serves = "serving on GPUs"
+    serves, remedy = "serving on GPUs", "install the NVIDIA driver (models serve on the CPU without)"
     try:
-        query = "--query-gpu=name,memory.total,driver_version"
-        lines = run(["nvidia-smi", query, "--format=csv,noheader"], timeout=30).splitlines()
+        gpus = nvidia_smi.gpus()
     except TritonkitError as error:
         words = error.output.strip() if isinstance(error, CommandFailed) else "no nvidia-smi, so no NVIDIA driver"
-        return Finding(
-            "GPUs", serves, problem=words, remedy="install the NVIDIA driver (models serve on the CPU without)"
-        )
-    return Finding("GPUs", serves, "; ".join(f"{index}: {line}" for index, line in enumerate(lines)))
+        return Finding("GPUs", serves, problem=words, remedy=remedy)
+    if not gpus:
+        return Finding("GPUs", serves, problem="the NVIDIA driver sees none")
+    found = (f"{index}: {gpu.name}, {gpu.memory}, {gpu.driver}" for index, gpu in enumerate(gpus))
+    return Finding("GPUs", serves, "; ".join(found))
 
 
 def _program(name: str, version: tuple[str, ...], serves: str, remedy: str) -> Finding:
@@ -172,13 +198,6 @@ def _program(name: str, version: tuple[str, ...], serves: str, remedy: str) -> F
 
 
 def _package(name: str, serves: str, group: str) -> Finding:
-    version = _version(name)
+    version = packages.version(name)
     remedy = f"pip install 'tritonkit[{group}]'"
     return Finding(name, serves, version) if version else Finding(name, serves, problem="not installed", remedy=remedy)
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import os
 import tempfile
@@ -11,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from tritonkit.errors import RepositoryConflict, TritonkitError
+from tritonkit.errors import RepositoryConflict, TritonkitError, nearest
 from tritonkit.resources import templates_directory
 
 # Python and tritonkit leave these beside files that are used in place; an installer compiles starters too.
@@ -63,14 +62,14 @@ def find(name: str) -> Starter:
     """The starter of this name.
 
     Raises:
-        TritonkitError: there is none; the hint names the nearest one, and all of them.
+        TritonkitError: there is none; the message names the nearest one, or all of them.
     """
     starters = {starter.name: starter for starter in available()}
     if name in starters:
         return starters[name]
-    close = difflib.get_close_matches(name.lower(), starters, n=1)
-    nearest = f"Did you mean '{close[0]}'? " if close else ""
-    raise TritonkitError(f"there is no starter '{name}'", hint=f"{nearest}There are: {', '.join(starters)}.")
+    raise TritonkitError(
+        f"there is no starter '{name}'{nearest(name.lower(), starters)}", hint="All of them: tritonkit init --list"
+    )
 
 
 def plan(starter: Starter, target: Path) -> tuple[Path, ...]:

@@ -47,7 +47,8 @@ _SCHEMA: dict[str, list[tuple[str, int, int | str, bool]]] = {
         ("input", 11, "Value", True),
         ("output", 12, "Value", True),
     ],
-    "Named8": [("name", 8, _TEXT, False)],
+    "Named8": [("name", 8, _TEXT, False), ("external_data", 13, "Entry", True)],
+    "Entry": [("key", 1, _TEXT, False), ("value", 2, _TEXT, False)],
     "Value": [("name", 1, _TEXT, False), ("type", 2, "Type", False)],
     "Type": [("tensor_type", 1, "TensorType", False)],
     "TensorType": [("elem_type", 1, _INT, False), ("shape", 2, "Shape", False)],
@@ -79,7 +80,7 @@ def _model_class() -> Any:
 
 
 def read_signature(path: Path) -> Signature:
-    """The inputs (without those that are only initializers' defaults) and outputs of an ONNX model.
+    """The inputs (without those that are only initializers' defaults) and outputs of an ONNX model, and its data files.
 
     Raises:
         UnreadableArtifact: the file is no ONNX model, or has an input or output that Triton cannot carry.
@@ -101,7 +102,9 @@ def _read(path: Path, _size: int, _mtime: int) -> Signature:
         raise UnreadableArtifact("is not an ONNX model, or is cut short: it has no operator set or no outputs")
     initialized = {initializer.name for initializer in model.graph.initializer}
     inputs = tuple(_tensor("input", value) for value in model.graph.input if value.name not in initialized)
-    return Signature(inputs, tuple(_tensor("output", value) for value in model.graph.output))
+    outputs = tuple(_tensor("output", value) for value in model.graph.output)
+    entries = (entry for initializer in model.graph.initializer for entry in initializer.external_data)
+    return Signature(inputs, outputs, tuple(dict.fromkeys(entry.value for entry in entries if entry.key == "location")))
 
 
 def _tensor(role: str, value: Any) -> Tensor:

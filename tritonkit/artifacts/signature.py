@@ -30,7 +30,14 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Signature:
-    """All inputs and all outputs of an artifact, in its own order."""
+    """What an artifact says of itself.
+
+    Attributes:
+        inputs: all inputs, in its own order.
+        outputs: all outputs, likewise.
+        beside: the files that it keeps weights in, by their paths from its own folder.
+    """
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    beside: tuple[str, ...] = ()

@@ -75,7 +75,7 @@ def argv(
         line += ["--concurrency-range", str(level.load.requests)]
     else:
         # Synchronous requests would wait for answers and so send less than the rate.
-        line += ["--async", "--request-rate-range", f"{level.load.per_second:.9g}"]
+        line += ["--async", "--request-rate-range", level.load.number]
         line += ["--request-distribution", level.load.distribution]
     line += ["--measurement-interval", str(measurement.interval_ms)]
     line += ["--stability-percentage", f"{measurement.stability_percentage:g}"]

@@ -60,6 +60,7 @@ def make(
     folder: Path | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     seed: int = 0,
+    batch_size: int = 1,
 ) -> Data:
     """Data for every input that is given or needed.
 
@@ -71,6 +72,7 @@ def make(
         folder: where the paths in ``samples`` start; None is the working directory.
         shapes: the shape of one item for inputs whose dims have a -1 and that are generated.
         seed: of the generator; the same seed makes the same data.
+        batch_size: the largest batch that a request will have; above 1, items of one input must have one shape.
 
     Raises:
         SpecError: a value does not fit, or a shape has to be given first; every such fault is in it.
@@ -92,6 +94,7 @@ def make(
             else:
                 items[tensor.name] = _generated(tensor, shapes.get(tensor.name), random)
                 generated += [tensor.name] if tensor.datatype == "BYTES" else []
+            _check_shapes(items[tensor.name], batch_size)
         except Misfit as error:
             faults.append(Fault(f"input {tensor.name}", 0, "", str(error)))
     if faults:
@@ -125,6 +128,13 @@ def _given(tensor: Tensor, text: str, random: np.random.Generator, *, batched: b
     sources = [f"@{path}" for path in files(text[1:])] if text.startswith("@") else [text]
     arrays = [read(tensor, source, batched=batched) for source in sources]
     return [item for array in arrays for item in array] if batched else arrays
+
+
+def _check_shapes(items: Sequence[Array], batch_size: int) -> None:
+    shapes = list(dict.fromkeys(item.shape for item in items))
+    if batch_size > 1 and len(shapes) > 1:
+        both = " and ".join(str(list(shape)) for shape in shapes[:2])
+        raise Misfit(f"its items have different shapes ({both}), which make no batch of {batch_size}")
 
 
 def _generated(tensor: Tensor, shape: Sequence[int] | None, random: np.random.Generator) -> list[Array]:

@@ -8,10 +8,10 @@ from itertools import product
 from typing import Literal, TypeAlias, TypeVar, get_args
 from urllib.parse import quote
 
+from tritonkit.client.endpoint import Protocol
 from tritonkit.client.signature import Signature
 from tritonkit.errors import Fault, SpecError
 
-Protocol: TypeAlias = Literal["http", "grpc"]
 SharedMemory: TypeAlias = Literal["none", "system"]
 Distribution: TypeAlias = Literal["constant", "poisson"]
 
@@ -45,12 +45,17 @@ class RequestRate:
     distribution: Distribution = "constant"
 
     def __str__(self) -> str:
-        return f"{self.per_second:g}/s {self.distribution}"
+        return f"{self.number}/s {self.distribution}"
+
+    @property
+    def number(self) -> str:
+        """The rate in as few digits as tell it from every other one."""
+        return repr(float(self.per_second)).removesuffix(".0")
 
     @property
     def label(self) -> str:
         """Short, and fit for the name of a folder."""
-        return f"r{self.per_second:g}-{self.distribution}"
+        return f"r{self.number}-{self.distribution}"
 
 
 Load: TypeAlias = Concurrency | RequestRate
@@ -116,8 +121,10 @@ def check(wanted: Iterable[Level], signature: Signature) -> None:
     """Refuse levels that the model cannot take at all.
 
     Raises:
-        SpecError: a batch is larger than the model takes, or the model is of a kind that is not measured.
+        SpecError: a batch is larger than the model takes, the model is of a kind that is not measured, or a name of
+            its tensors is none that shared memory can have.
     """
+    wanted = tuple(wanted)
     most = max(signature.max_batch_size, 1)
     reason = "it takes no batches" if not signature.max_batch_size else f"it takes at most {most}"
     faults = [
@@ -127,6 +134,13 @@ def check(wanted: Iterable[Level], signature: Signature) -> None:
     ]
     if signature.decoupled:
         faults.append(Fault("bench", 0, signature.model, "it is decoupled: a request may have any number of answers"))
+    if any(level.shared_memory == "system" for level in wanted):
+        # perf_analyzer names the regions after the tensors. POSIX passes over slashes in front, and refuses others.
+        faults += [
+            Fault("--shared-memory", 0, signature.model, f"no shared memory can be named after {tensor.name}")
+            for tensor in (*signature.inputs, *signature.outputs)
+            if "/" in tensor.name.lstrip("/")
+        ]
     if faults:
         raise SpecError(faults)
 

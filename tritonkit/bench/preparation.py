@@ -12,8 +12,8 @@ from tritonkit.bench.data import Data, make
 from tritonkit.bench.levels import Level, check
 from tritonkit.client.endpoint import Addresses, Endpoint
 from tritonkit.client.inference import infer
-from tritonkit.client.signature import Signature, nearest, signature
-from tritonkit.errors import BenchmarkFailed, Fault, RequestFailed, SpecError
+from tritonkit.client.signature import Signature, signature
+from tritonkit.errors import BenchmarkFailed, Fault, RequestFailed, SpecError, nearest
 
 # Seconds; a first request may load a model's libraries.
 TRIAL_TIMEOUT = 60.0
@@ -94,6 +94,7 @@ def prepare(
             folder=folder,
             shapes=wish.shapes,
             seed=wish.seed,
+            batch_size=max(level.batch_size for level in wanted),
         )
         latency = trial(server, signatures[model], data, wanted)
         interval = wish.interval_ms or interval_for(latency)
@@ -127,7 +128,7 @@ def trial(server: Addresses, signature: Signature, data: Data, wanted: Sequence[
 def _check_names(signatures: Sequence[Signature], wish: Wish) -> None:
     known = {tensor.name for one in signatures for tensor in one.inputs}
     faults = [
-        Fault(f"input {name}", 0, "", f"no model that is measured has such an input.{nearest(name, sorted(known))}")
+        Fault(f"input {name}", 0, "", f"no model that is measured has such an input{nearest(name, known)}")
         for name in dict.fromkeys([*wish.given, *wish.shapes])
         if name not in known
     ]

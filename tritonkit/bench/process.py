@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from tritonkit.tools.launcher import tied
@@ -33,27 +35,56 @@ def run(argv: Sequence[str], env: Mapping[str, str], log: Path, *, deadline: flo
         Whether it ended by itself. Its exit code is not told: it says nothing.
     """
     inherited = {name: value for name, value in os.environ.items() if name.lower() not in _PROXIES}
-    made = [region for region in regions if not (_SHARED_MEMORY / region).exists()]
+    places = (_place(region) for region in regions)
+    made = [place for place in places if place is not None and not place.exists()]
     # SIGINT lets it remove its shared memory also when we are killed; without any, nothing is to be waited for.
     end_with_us = signal.SIGINT if made else signal.SIGKILL
-    with log.open("ab") as sink:
-        process = subprocess.Popen(
-            tied(argv, end_with_us),
-            env=inherited | dict(env),
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    process = None
     try:
+        with log.open("ab") as sink, _interrupts_held_back():
+            process = subprocess.Popen(
+                tied(argv, end_with_us),
+                env=inherited | dict(env),
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         process.wait(deadline)
     except subprocess.TimeoutExpired:
         return False
     finally:
-        _stop(process)
-        for region in made:
-            (_SHARED_MEMORY / region).unlink(missing_ok=True)
+        if process is not None:
+            _stop(process)
+        for place in made:
+            place.unlink(missing_ok=True)
     return True
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Let SIGINT and SIGTERM wait for the end of the block: a process must not start without our knowing of it."""
+    held: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # Signals are for the main thread; those that are ignored must stay so for the process, too.
+    in_main = threading.current_thread() is threading.main_thread()
+    handlers = {number: handler for number, handler in before.items() if in_main and callable(handler)}
+    for number in handlers:
+        signal.signal(number, lambda number, _frame: held.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for waiting in held:
+            signal.raise_signal(waiting)
+
+
+def _place(region: str) -> Path | None:
+    """Where a region lies; None for a name that it cannot have, and that might lead elsewhere."""
+    # As POSIX has it: slashes in front are passed over.
+    name = region.lstrip("/")
+    return None if "/" in name else _SHARED_MEMORY / name
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

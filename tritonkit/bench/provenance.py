@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -14,10 +13,8 @@ from typing import Any
 from tritonkit import __version__
 from tritonkit.client.endpoint import Addresses, Endpoint
 from tritonkit.errors import CommandFailed, ToolMissing
-from tritonkit.tools.commands import run
+from tritonkit.tools import nvidia_smi
 from tritonkit.tools.perf_analyzer import PerfAnalyzer
-
-_GPU_QUERY = ("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
 
 
 @dataclass(frozen=True)
@@ -100,10 +97,8 @@ def _cpu() -> str:
 
 
 def _gpus() -> tuple[str, ...]:
-    if shutil.which(_GPU_QUERY[0]) is None:
-        return ()
     try:
-        return tuple(line.strip() for line in run(_GPU_QUERY, timeout=30).splitlines() if line.strip())
+        return tuple(f"{gpu.name}, {gpu.driver}" for gpu in nvidia_smi.gpus())
     except (CommandFailed, ToolMissing):
-        # The program is there and no driver: as good as no GPU.
+        # No program, or one without a driver: as good as no GPU.
         return ()

@@ -78,7 +78,11 @@ def write(folder: Path, points: Sequence[Point], provenance: Provenance, *, plan
 
 
 def as_csv(points: Sequence[Point]) -> str:
-    """One line a level; times in microseconds, throughput in inferences a second."""
+    """One line a level; times in microseconds, throughput in inferences a second.
+
+    ``average_batch``, ``failed_requests`` and, of an ensemble, ``queue`` come from the server's own statistics: they
+    cover the whole process that gave the row, its first requests included, and whatever else asked meanwhile.
+    """
     buffer = io.StringIO()
     records = [_record(point) for point in points]
     writer = csv.DictWriter(buffer, fieldnames=list(records[0]) if records else [], lineterminator="\n")
@@ -88,7 +92,7 @@ def as_csv(points: Sequence[Point]) -> str:
 
 
 def point_document(point: Point) -> dict[str, Any]:
-    """One level as plain values that JSON can hold."""
+    """One level as plain values that JSON can hold; ``server`` covers what the same columns of the CSV do."""
     level = asdict(point.level)
     level["load"] = {"kind": type(point.level.load).__name__, **level["load"]}
     document = {name: value for name, value in asdict(point).items() if name != "level"}

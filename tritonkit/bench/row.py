@@ -114,21 +114,21 @@ def windows(log: str) -> tuple[Window, ...]:
     return tuple(Window(float(rate), float(latency)) for rate, latency in _PASS.findall(log))
 
 
-def stable(log: str) -> bool:
-    """Whether perf_analyzer found its last windows alike."""
-    return not any(complaint in log for complaint in _UNSTABLE)
+def unsettled(log: str) -> bool:
+    """Whether perf_analyzer complains that its windows never became alike."""
+    return any(complaint in log for complaint in _UNSTABLE)
 
 
 def requests(log: str) -> int | None:
     """How many requests the row of this log rests on; None when it does not say."""
-    found = _REQUESTS.search(log)
-    return int(found.group(1)) if found else None
+    found = _REQUESTS.findall(log)
+    return int(found[-1]) if found else None
 
 
 def delayed(log: str) -> float:
     """The percentage of requests that perf_analyzer itself sent too late; 0 when it kept the rate."""
-    found = _DELAYED.search(log)
-    return float(found.group(1)) if found else 0.0
+    found = _DELAYED.findall(log)
+    return float(found[-1]) if found else 0.0
 
 
 def words(log: str) -> str:

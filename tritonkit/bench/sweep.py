@@ -13,7 +13,7 @@ from tritonkit.bench.data import document
 from tritonkit.bench.levels import Level, RequestRate
 from tritonkit.bench.preparation import Subject
 from tritonkit.bench.process import run
-from tritonkit.bench.row import Row, Window, delayed, parse, requests, stable, windows, words
+from tritonkit.bench.row import Row, Window, delayed, parse, requests, unsettled, windows, words
 from tritonkit.client.endpoint import Addresses, Endpoint
 from tritonkit.errors import BenchmarkFailed, RequestFailed
 from tritonkit.tools.perf_analyzer import PerfAnalyzer
@@ -35,11 +35,12 @@ class Point:
         seconds: how long all of it took.
         row: the figures, or None.
         error: why there are none, in perf_analyzer's words; empty where there are.
-        stable: whether the last windows agreed.
+        stable: whether the last windows agreed; never without a row.
         requests: how many requests the row rests on; None when that is not known.
         delayed: percentage of requests that perf_analyzer sent too late to keep the rate.
         windows: the windows of the process that gave the row.
-        server: what the model did meanwhile, by the server's statistics; then each member of an ensemble.
+        server: what the model did, by the server's statistics, then each member of an ensemble. From the start to the
+            end of the process that gave the row, so beyond its last three windows, and whoever asked.
     """
 
     level: Level
@@ -121,38 +122,38 @@ def _measure(level: Level, subject: Subject, server: Addresses, analyzer: PerfAn
     endpoint = Endpoint(server.http)
     models = (level.model, *subject.signature.members)
     began = time.monotonic()
-    before = _snapshot(endpoint, models)
     report = report_file(folder, level)
     report.parent.mkdir()
     lines: list[tuple[str, ...]] = []
 
-    def attempt(measurement: Measurement) -> tuple[str, str]:
+    def attempt(measurement: Measurement) -> tuple[str, str, tuple[activity.Activity, ...]]:
         line = argv(analyzer.binary, level, server, measurement, data=data_file(folder, level.model), report=report)
         lines.append(tuple(line))
         commands = "".join(f"{shell_line(line, analyzer.env)}\n" for line in lines)
         (report.parent / "command.txt").write_text(commands)
         log = report.parent / f"perf_analyzer-{len(lines)}.log"
         regions = _regions(subject) if level.shared_memory == "system" else ()
+        before = _snapshot(endpoint, models)
         ended = run(line, analyzer.env, log, deadline=measurement.deadline, regions=regions)
-        return log.read_text(errors="replace"), "" if ended else _LATE.format(measurement.deadline)
+        did = activity.between(before, _snapshot(endpoint, models))
+        return log.read_text(errors="replace"), "" if ended else _LATE.format(measurement.deadline), did
 
-    log, late = attempt(subject.measurement)
-    settled = stable(log)
+    log, late, did = attempt(subject.measurement)
+    settled = not unsettled(log)
     if not settled and not report.exists():
-        log, late = attempt(subject.measurement.as_it_comes())
+        log, late, did = attempt(subject.measurement.as_it_comes())
     figures, error = _figures(report, log, late)
-    after = _snapshot(endpoint, models)
     return Point(
         level=level,
         argv=tuple(lines),
         seconds=time.monotonic() - began,
         row=figures,
         error=error,
-        stable=settled,
+        stable=settled and figures is not None,
         requests=requests(log),
         delayed=delayed(log),
         windows=windows(log),
-        server=activity.between(before, after),
+        server=did,
     )
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tritonkit.tools.perf_analyzer import PerfAnalyzer
 
 _DEFAULT_CONCURRENCY = "1,2,4,8"
-_DEFAULT_URL = "127.0.0.1:8000"
+_DEFAULT_SERVER = "127.0.0.1"
 
 
 def register(app: typer.Typer) -> None:
@@ -143,6 +143,7 @@ def _server(url: str | None, grpc_url: str | None, targets: Sequence[Path]) -> I
     if url is not None or (deployment is not None and deployment.alive):
         yield addresses(url, grpc_url), deployment.repository if deployment else None
         return
+    _refuse_alone(grpc_url)
     repository = served(targets, []).repository
     request = serve.Request(
         repository.resolve(), project=Path.cwd(), ports=dict.fromkeys(("http", "grpc", "metrics"), 0)
@@ -206,7 +207,9 @@ def _print_plan(
 
     deployment = recorded(Path.cwd())
     known = url is not None or (deployment is not None and deployment.alive)
-    server = addresses(url if known else _DEFAULT_URL, grpc_url)
+    if not known:
+        _refuse_alone(grpc_url)
+    server = addresses(url if known else _DEFAULT_SERVER, grpc_url)
     wanted = levels(models or (_ready_models(server) if known else ["MODEL"]), axes)
     interval = wish.interval_ms or Measurement().interval_ms
     measurement = Measurement(interval, wish.stability_percentage, wish.max_trials)
@@ -214,6 +217,13 @@ def _print_plan(
         data, report = data_file(folder, level.model), report_file(folder, level)
         line = argv(analyzer.binary, level, server, measurement, data=data, report=report)
         typer.echo(shell_line(line, analyzer.env))
+
+
+def _refuse_alone(grpc_url: str | None) -> None:
+    if grpc_url is not None:
+        raise typer.BadParameter(
+            "it is the second address of a server, and there is none: give --url as well", param_hint="--grpc-url"
+        )
 
 
 def _ready_models(server: Addresses) -> list[str]:

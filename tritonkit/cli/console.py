@@ -69,7 +69,7 @@ def output() -> Console:
     """The console for results (standard output)."""
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, emoji=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         # Nobody looks at it yet: a file or a pipe gets lines as long as they are.
         console.width = 200
@@ -80,7 +80,7 @@ def messages() -> Console:
     """The console for everything that is not a result (standard error)."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def print_error(error: TritonkitError) -> None:

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from tritonkit.cli.console import messages
-from tritonkit.client.endpoint import Endpoint, ModelState
 from tritonkit.errors import RequestFailed
-from tritonkit.serve.diagnosis import loud_lines
-from tritonkit.serve.logs import Follower
 
+# What asks a server or reads its log is imported where it is used: while the server starts, not before.
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from tritonkit.client.endpoint import ModelState
     from tritonkit.serve import Deployment, Plan
 
 FOLLOW_PERIOD = 0.2
@@ -71,13 +70,17 @@ class Screen:
                 typer.echo(f"stopping {new.name} (a second Ctrl-C ends it at once)", err=True)
 
     def _follow(self, deployment: Deployment) -> None:
+        from tritonkit.serve.diagnosis import loud_lines
+        from tritonkit.serve.logs import Follower
+
         followers = [Follower(log, last=0) for log in self._logs]
         typer.echo(guide(deployment, stop="Ctrl-C"))
         ended = False
         while not ended:
             ended = self._ended.wait(FOLLOW_PERIOD)
             for follower in followers:
-                for line in loud_lines(follower.read()):
+                lines = follower.read()
+                for line in loud_lines([*lines, *follower.rest()] if ended else lines):
                     typer.echo(line, err=True)
 
 
@@ -114,6 +117,8 @@ def addresses(deployment: Deployment) -> str:
 
 def models(deployment: Deployment) -> list[ModelState]:
     """The models of every server that answers."""
+    from tritonkit.client.endpoint import Endpoint
+
     found: list[ModelState] = []
     for server in deployment.servers:
         try:
@@ -131,6 +136,8 @@ def duration(seconds: float) -> str:
 
 
 def _example(deployment: Deployment, names: list[str]) -> str | None:
+    from tritonkit.client.endpoint import Endpoint
+
     described = []
     try:
         for name in names[:20]:

@@ -54,4 +54,6 @@ def doctor(
         print_table(["", "what", "for", "found, or how to get it"], rows)
     if lacking:
         names = ", ".join(finding.name for finding in lacking)
-        raise ToolMissing(f"serving on this machine lacks: {names}", hint="tritonkit doctor --install")
+        raise ToolMissing(
+            f"serving on this machine lacks: {names}", hint="; ".join(doctor.remedies(findings, tried=install))
+        )

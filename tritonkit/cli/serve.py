@@ -12,6 +12,7 @@ import typer
 
 from tritonkit.cli.console import print_json, print_table
 from tritonkit.cli.served import Assignments, Targets, served
+from tritonkit.client.ports import DEFAULT_PORTS
 
 if TYPE_CHECKING:
     from tritonkit.serve import Plan
@@ -23,7 +24,8 @@ SHOWN_VARIABLES = ("LD_LIBRARY_PATH", "PATH", "TRITONKIT_DEPLOYMENT")
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    app.command(epilog="Example: tritonkit up spec.yaml --detach && tritonkit status && tritonkit down")(up)
+    example = "Example: tritonkit up spec.yaml --detach && tritonkit status && tritonkit down"
+    app.command(epilog=example)(up)
     app.command(epilog="Example: tritonkit status --json")(status)
     app.command(epilog="Example: tritonkit logs --follow --tail 20")(logs)
     app.command(epilog="Example: tritonkit down")(down)
@@ -38,9 +40,9 @@ def up(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be started, and end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print JSON.")] = False,
     host: Annotated[str, typer.Option(help="The IPv4 address to listen on.")] = "127.0.0.1",
-    http_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
-    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8001,
-    metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8002,
+    http_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = DEFAULT_PORTS["http"],
+    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = DEFAULT_PORTS["grpc"],
+    metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = DEFAULT_PORTS["metrics"],
     start_timeout: Annotated[
         float, typer.Option(min=0.1, metavar="SECONDS", help="From the start to every model READY.")
     ] = 300.0,
@@ -128,10 +130,12 @@ def logs(
     followers = {name: Follower(path, last=tail) for name, path in files(Path.cwd(), server).items()}
     while True:
         deployment = recorded(Path.cwd())
+        ended = not follow or deployment is None or not deployment.alive
         for name, follower in followers.items():
-            for line in follower.read():
+            lines = follower.read()
+            for line in [*lines, *follower.rest()] if ended else lines:
                 typer.echo(line if len(followers) == 1 else f"{name} | {line}")
-        if not follow or deployment is None or not deployment.alive:
+        if ended:
             return
         time.sleep(FOLLOW_PERIOD)
 

@@ -22,18 +22,26 @@ GrpcUrl = Annotated[
 ]
 
 
-def addresses(url: str | None, grpc_url: str | None, project: Path | None = None) -> Addresses:
-    """The addresses to use.
+def addresses(url: str | None, grpc_url: str | None) -> Addresses:
+    """The addresses to use: those that are given, else those of the deployment of the working directory.
 
     Raises:
-        TritonkitError: ``url`` is no address; or there is none, and no deployment of ``project`` runs.
+        RequestFailed: ``url`` is no address; or there is none, and the deployment does not answer yet.
+        TritonkitError: there is no ``url``, and no deployment runs here.
     """
     from tritonkit.client.endpoint import Addresses, Endpoint
+    from tritonkit.errors import RequestFailed
 
     if url is not None:
         endpoint = Endpoint(url)
         return Addresses(endpoint.address, grpc_url or endpoint.neighbour(1))
     from tritonkit.serve import state
 
-    deployment = state.running(project or Path.cwd())
+    deployment = state.running(Path.cwd())
+    if not deployment.ready and not Endpoint(deployment.http).live():
+        phases = ", ".join(f"{server.name}: {server.phase}" for server in deployment.servers)
+        raise RequestFailed(
+            f"the deployment of {deployment.project} is still starting ({phases})",
+            hint="See when it is ready with: tritonkit status",
+        )
     return Addresses(deployment.http, grpc_url or deployment.grpc)

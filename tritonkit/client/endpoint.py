@@ -5,12 +5,13 @@ from __future__ import annotations
 import http.client
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 from urllib.parse import quote, urlsplit
 
+from tritonkit.client.ports import DEFAULT_PORTS
 from tritonkit.errors import RequestFailed
 
-DEFAULT_HTTP_PORT = 8000
+Protocol: TypeAlias = Literal["http", "grpc"]
 
 
 @dataclass(frozen=True, order=True)
@@ -155,7 +156,7 @@ def parse_address(address: str) -> tuple[str, int]:
     parts = None
     try:
         parts = urlsplit(address if "://" in address else f"http://{address}")
-        host, port = parts.hostname, parts.port or DEFAULT_HTTP_PORT
+        host, port = parts.hostname, parts.port or DEFAULT_PORTS["http"]
     except ValueError:
         host, port = None, 0
     if parts is None or not host or parts.scheme != "http" or parts.path not in {"", "/"} or parts.query:

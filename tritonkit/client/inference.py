@@ -6,19 +6,17 @@ import base64
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import tritonclient.grpc
 import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
-from tritonkit.client.endpoint import Addresses, unreachable
+from tritonkit.client.endpoint import Addresses, Protocol, unreachable
 from tritonkit.client.signature import Signature, Tensor
 from tritonkit.client.values import Array
 from tritonkit.errors import RequestFailed
-
-Protocol: TypeAlias = Literal["http", "grpc"]
 
 # As tritonclient has it by default, and without a proxy: over HTTP none is used either.
 _UNLIMITED = 2**31 - 1

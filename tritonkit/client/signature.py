@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import Any
 
 from tritonkit.client.endpoint import Endpoint
-from tritonkit.errors import RequestFailed
+from tritonkit.errors import RequestFailed, nearest
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,8 @@ class Signature:
         max_batch_size: the largest batch of one request; 0 where the model has no batch dimension.
         inputs: what it takes.
         outputs: what it gives.
-        members: the models of an ensemble, in its order and each once; empty for any other model.
+        members: the models of an ensemble, in its order and each once; empty for any other model. For an ensemble
+            among them there stand its own members: it computes nothing itself, and waits nowhere.
         decoupled: whether it may give any number of answers to one request.
     """
 
@@ -64,13 +64,14 @@ def signature(endpoint: Endpoint, model: str, version: str = "") -> Signature:
     try:
         metadata = endpoint.metadata(model, version)
         config = endpoint.config(model, version)
+        members = _members(endpoint, config)
     except RequestFailed as error:
         raise _explained(endpoint, model, version, error) from error
-    return read(metadata, config)
+    return read(metadata, config, members)
 
 
-def read(metadata: dict[str, Any], config: dict[str, Any]) -> Signature:
-    """The signature in a server's answers for ``metadata`` and ``config``."""
+def read(metadata: dict[str, Any], config: dict[str, Any], members: tuple[str, ...] = ()) -> Signature:
+    """The signature in a server's answers for ``metadata`` and ``config``; of an ensemble, with these members."""
     batch = int(config.get("max_batch_size", 0))
     details = {entry["name"]: entry for entry in [*config.get("input", []), *config.get("output", [])]}
 
@@ -85,22 +86,24 @@ def read(metadata: dict[str, Any], config: dict[str, Any]) -> Signature:
             labels=bool(detail.get("label_filename")),
         )
 
-    steps = config.get("ensemble_scheduling", {}).get("step", [])
     return Signature(
         model=metadata["name"],
         versions=tuple(metadata.get("versions", ())),
         max_batch_size=batch,
         inputs=tuple(tensor(entry) for entry in metadata.get("inputs", [])),
         outputs=tuple(tensor(entry) for entry in metadata.get("outputs", [])),
-        members=tuple(dict.fromkeys(step["model_name"] for step in steps)),
+        members=members,
         decoupled=bool(config.get("model_transaction_policy", {}).get("decoupled")),
     )
 
 
-def nearest(name: str, known: list[str]) -> str:
-    """A question that names the closest of ``known`` to a name that is not among them; empty without one."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
+def _members(endpoint: Endpoint, config: dict[str, Any]) -> tuple[str, ...]:
+    """The models that an ensemble comes to in the end. Triton loads no ensemble that holds itself."""
+    found: list[str] = []
+    for step in config.get("ensemble_scheduling", {}).get("step", []):
+        name = step["model_name"]
+        found += _members(endpoint, endpoint.config(name)) or [name]
+    return tuple(dict.fromkeys(found))
 
 
 def _explained(endpoint: Endpoint, model: str, version: str, refused: RequestFailed) -> RequestFailed:
@@ -111,10 +114,8 @@ def _explained(endpoint: Endpoint, model: str, version: str, refused: RequestFai
     mine = [state for state in states if state.name == model]
     names = list(dict.fromkeys(state.name for state in states))
     if not mine:
-        there = f"It has: {', '.join(names)}." if names else "It has no models."
-        return RequestFailed(
-            f"{endpoint.address} has no model {model!r}. {there}", hint=nearest(model, names).strip() or None
-        )
+        there = nearest(model, names) if names else "; it has none at all"
+        return RequestFailed(f"{endpoint.address} has no model {model!r}{there}")
     if not any(state.state == "READY" for state in mine):
         why = "; ".join(f"version {state.version or '?'}: {state.state} {state.reason}".strip() for state in mine)
         return RequestFailed(f"{endpoint.address}: model {model!r} is not ready ({why})")

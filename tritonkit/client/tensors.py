@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tritonkit.client.signature import Signature, Tensor, nearest
+from tritonkit.client.signature import Signature, Tensor
 from tritonkit.client.values import Array, Misfit, content, files, from_file, from_json, objects
-from tritonkit.errors import Fault, SpecError
+from tritonkit.errors import Fault, SpecError, nearest
 
 
 def collect(
@@ -131,7 +131,7 @@ def shaped(tensor: Tensor, array: Array, *, batched: bool) -> Array:
 
 def _misnamed(signature: Signature, texts: Mapping[str, str], from_samples: bool) -> list[tuple[str, str]]:
     known = [tensor.name for tensor in signature.inputs]
-    unknown = [(name, f"the model has no such input.{nearest(name, known)}") for name in texts if name not in known]
+    unknown = [(name, f"the model has no such input{nearest(name, known)}") for name in texts if name not in known]
     source = "the samples have no value for it" if from_samples else "no value is given"
     missing = [
         (tensor.name, f"{source}, and the model needs it ({tensor})")

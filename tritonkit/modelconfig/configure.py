@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from tritonkit.artifacts.signature import Signature, Tensor
+from tritonkit.errors import nearest
 from tritonkit.modelconfig import protobuf
 from tritonkit.modelconfig.values import fill, fill_field
-from tritonkit.spec.faults import Faults, Path, nearest, shown
+from tritonkit.spec.faults import Faults, Path, shown
 from tritonkit.spec.schema import OWN_KEYS, Model
 
 _SHORT_TENSOR = re.compile(r"\s*(?P<type>\w+)\s*\[(?P<dims>[^\]]*)\]\s*\Z")

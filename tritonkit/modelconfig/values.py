@@ -14,8 +14,9 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from tritonkit.errors import nearest
 from tritonkit.modelconfig.protobuf import PARAMETER
-from tritonkit.spec.faults import Faults, Path, nearest, shown
+from tritonkit.spec.faults import Faults, Path, shown
 
 # Half a character: what Python makes of bytes in the environment that are no UTF-8. A protobuf cannot hold it.
 _SURROGATE = re.compile("[\ud800-\udfff]")

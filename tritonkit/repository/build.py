@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -14,7 +14,8 @@ from tritonkit.repository import changes, manifest
 from tritonkit.repository.changes import Changes
 from tritonkit.repository.manifest import Inputs
 from tritonkit.resources import templates_directory
-from tritonkit.spec.document import DEFAULT_REPOSITORY, peek
+from tritonkit.spec.document import DEFAULT_REPOSITORY
+from tritonkit.spec.glance import peek
 from tritonkit.tools import digests, nvidia_smi, packages
 from tritonkit.tools.commands import cache_directory
 
@@ -64,7 +65,19 @@ def compare(
     resolved = resolution.rewrite(planned, (make or resolution.made_before)(planned))
     repository = output or loaded.repository
     layout = plan(resolved.loaded, repository=repository, check=check, templates=templates)
-    read, folders = _read_sources(source for source in layout.sources if not _is_cached(source))
+    read: dict[Path, str] = {}
+    folders: dict[Path, str] = {}
+    for source, where in layout.sources.items():
+        if _is_cached(source):
+            continue
+        try:
+            if source.is_dir():
+                folders[source] = _of_listing(source)
+            read.update({file: digests.of_source(file) for file in _files_of(source) if file not in read})
+        except OSError as error:
+            loaded.faults.add(where, f"{error.filename or source} cannot be read: {error.strerror}")
+    loaded.faults.raise_if_any()
+    read.update({file: digests.of_source(file) for file in files})
     inputs = Inputs(
         generator=generator,
         spec=tuple(_relative(file, repository) for file in files),
@@ -74,13 +87,12 @@ def compare(
             **{
                 _relative(loaded.directory / path, repository): digest for path, digest in resolved.dependencies.items()
             },
-            **{_relative(file, repository): digests.of_file(file) for file in (*files, *read)},
+            **{_relative(file, repository): digest for file, digest in read.items()},
         },
-        folders={_relative(folder, repository): _of_listing(folder) for folder in folders},
+        folders={_relative(folder, repository): digest for folder, digest in folders.items()},
         tools=resolved.tools,
         compute_capabilities=planned.here,
     )
-    _refuse_sources_within(repository, [_relative(path, repository) for path in (*read, *folders)])
     return changes.compare(repository, layout.files, inputs)
 
 
@@ -100,7 +112,8 @@ def current_repository(
     """
     repository = output
     if repository is None and len(files) == 1 and not assignments:
-        repository = files[0].parent / (peek(files[0], "repository") or DEFAULT_REPOSITORY)
+        named = peek(files[0], "repository", DEFAULT_REPOSITORY)
+        repository = files[0].parent / named if named else None
     if repository is None:
         return None
     recorded = manifest.read(repository)
@@ -136,8 +149,8 @@ def _is_current(
     try:
         return (
             all(_of_listing(repository / folder) == digest for folder, digest in inputs.folders.items())
-            and all(digests.of_file(repository / path) == digest for path, digest in inputs.files.items())
-            and all(digests.of_file(repository / path) == digest for path, digest in recorded.files.items())
+            and all(digests.of_source(repository / path) == digest for path, digest in inputs.files.items())
+            and all(changes.found(repository, path) == digest for path, digest in recorded.files.items())
         )
     except OSError:
         return False
@@ -179,31 +192,14 @@ def _templates_in(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.j2"))
 
 
-def _refuse_sources_within(repository: Path, paths: Iterable[str]) -> None:
-    # Paths are relative to the repository. The next build would take such a source for its own, and might delete it.
-    within = [path for path in paths if "/" in path and not path.startswith("../")]
-    if within:
-        message = f"is a source, and lies inside the repository {repository} that is built from it"
-        faults = [Fault(str(repository / path), 0, "", message) for path in within]
-        raise SpecError(faults, hint="build into another folder with --output")
-
-
-def _read_sources(sources: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+def _files_of(source: Path) -> list[Path]:
     from tritonkit.repository.placement import folder_files
 
-    files: list[Path] = []
-    folders: list[Path] = []
-    for source in sources:
-        if source.is_dir():
-            folders.append(source)
-            files.extend(folder_files(source))
-        else:
-            files.append(source)
-    return list(dict.fromkeys(files)), folders
+    return folder_files(source) if source.is_dir() else [source]
 
 
 def _relative(path: Path, repository: Path) -> str:
-    return Path(os.path.relpath(path.resolve(), repository.resolve())).as_posix()
+    return Path(os.path.relpath(os.path.realpath(path), os.path.realpath(repository))).as_posix()
 
 
 def _of_variable(value: str | None) -> str | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -15,6 +17,11 @@ from tritonkit.repository import manifest
 from tritonkit.repository.manifest import Inputs, Manifest
 from tritonkit.repository.placement import RepositoryFile
 from tritonkit.tools import digests
+
+A_LINK = "a link"
+IN_THE_WAY = "no plain file"
+
+_BLOCK = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,8 @@ class Changes:
         unchanged: paths that are there as planned.
         foreign: paths in the way that tritonkit did not write.
         edited: paths that tritonkit wrote, and that somebody changed or replaced since.
-        found: the digest of every file that would be written anew or removed.
+        found: what stands at each path: a file's digest, or why there is none; paths where nothing stands are left out.
+        executable: the planned paths of files that may be run.
         recorded: the manifest as it stands.
         inputs: what the plan was made from.
     """
@@ -44,6 +52,7 @@ class Changes:
     foreign: tuple[str, ...]
     edited: tuple[str, ...]
     found: Mapping[str, str]
+    executable: frozenset[str]
     recorded: Manifest
     inputs: Inputs
 
@@ -71,37 +80,62 @@ def compare(repository: Path, files: tuple[RepositoryFile, ...], inputs: Inputs)
 
     Raises:
         OSError: a source or a file of the repository cannot be read.
+        SpecError: the record of what tritonkit wrote there cannot be used.
     """
-    recorded = manifest.read(repository)
     planned = {file.path: (file, _digest(file)) for file in files}
-    stands: dict[str, str] = {}
+    executable = frozenset(file.path for file in files if file.source and digests.is_executable(file.source))
+    return _held_against(repository, planned, executable, inputs)
+
+
+def _held_against(
+    repository: Path, planned: Mapping[str, tuple[RepositoryFile, str]], executable: frozenset[str], inputs: Inputs
+) -> Changes:
+    recorded = manifest.read(repository)
+    stands = {path: there for path in planned.keys() | recorded.paths if (there := found(repository, path)) is not None}
     kinds: dict[str, list[str]] = {
         kind: [] for kind in ("create", "update", "remove", "unchanged", "foreign", "edited")
     }
+    leaving: set[str] = set()
+    for path in recorded.paths - planned.keys():
+        # Where a file that tritonkit wrote is a folder now, or lies behind a link, nothing of tritonkit's is left.
+        if stands.get(path, IN_THE_WAY) != IN_THE_WAY:
+            leaving.add(path)
+            kinds["remove" if recorded.owns(path, stands[path]) else "edited"].append(path)
     for path, (_, wanted) in planned.items():
-        found = _found(repository, path)
-        if found is None:
+        there = stands.get(path)
+        if there is None or (there == IN_THE_WAY and _gives_way(repository, path, leaving)):
             kinds["create"].append(path)
-            continue
-        stands[path] = found
-        if found == wanted:
-            kinds["unchanged"].append(path)
-        elif path not in recorded.paths:
+        elif there == wanted:
+            runs = path in executable
+            # Where the disk keeps no such bit, it was written in vain once, and is not written again.
+            done = recorded.inputs is not None and path in recorded.files
+            as_wanted = done and runs == (path in recorded.executable)
+            as_wanted = as_wanted or runs == digests.is_executable(repository / path)
+            kinds["unchanged" if as_wanted else "update"].append(path)
+        elif there == IN_THE_WAY or path not in recorded.paths:
             kinds["foreign"].append(path)
         else:
-            kinds["update" if recorded.owns(path, found) else "edited"].append(path)
-    for path in recorded.paths - planned.keys():
-        found = _found(repository, path)
-        if found is not None:
-            stands[path] = found
-            kinds["remove" if recorded.owns(path, found) else "edited"].append(path)
+            kinds["update" if recorded.owns(path, there) else "edited"].append(path)
     return Changes(
         repository,
         planned,
         found=stands,
+        executable=executable,
         recorded=recorded,
         inputs=inputs,
         **{kind: tuple(sorted(paths)) for kind, paths in kinds.items()},
+    )
+
+
+def _gives_way(repository: Path, path: str, leaving: Set[str]) -> bool:
+    """Whether all that stands in a planned file's way is what tritonkit wrote, and removes in the same build."""
+    if any(parent.as_posix() in leaving for parent in PurePosixPath(path).parents):
+        return True
+    target = repository / path
+    inside = [(entry, entry.relative_to(repository).as_posix()) for entry in target.rglob("*")]
+    emptied = {parent.as_posix() for name in leaving for parent in PurePosixPath(name).parents}
+    return bool(inside) and all(
+        name in leaving or (name in emptied and not entry.is_symlink()) for entry, name in inside
     )
 
 
@@ -117,9 +151,11 @@ def apply(changes: Changes, *, force: bool = False, report: Callable[[], None] =
         report: called after each file that was written.
 
     Raises:
-        RepositoryConflict: foreign or (without ``force``) edited files, or another build at work here.
+        RepositoryConflict: foreign or (without ``force``) edited files; another build at work here; or the repository
+            or a source is not what it was when they were compared. No file of the repository was touched.
         OSError: the disk refuses.
     """
+    compared = changes
     if force:
         planned_edits = tuple(path for path in changes.edited if path in changes.planned)
         dropped_edits = tuple(path for path in changes.edited if path not in changes.planned)
@@ -127,27 +163,52 @@ def apply(changes: Changes, *, force: bool = False, report: Callable[[], None] =
             changes, edited=(), update=changes.update + planned_edits, remove=changes.remove + dropped_edits
         )
     changes.check_conflicts()
-    final = Manifest({path: digest for path, (_, digest) in changes.planned.items()}, changes.inputs)
+    files = {path: digest for path, (_, digest) in changes.planned.items()}
+    final = Manifest(files, changes.inputs, executable=changes.executable)
     if not changes.any and changes.recorded == final:
         return
     repository = changes.repository
     repository.mkdir(parents=True, exist_ok=True)
     with _locked(repository), _staging(repository) as staging:
+        now = _held_against(repository, changes.planned, changes.executable, changes.inputs)
+        if not now.any and now.recorded == final:
+            # Another build of the same was quicker.
+            return
+        if now != compared:
+            message = f"{repository}: was changed since this build looked, perhaps by another build"
+            raise RepositoryConflict(message, hint="build again")
         written = changes.create + changes.update
         for index, path in enumerate(written):
-            _stage(changes.planned[path][0], staging / str(index))
+            _stage(*changes.planned[path], staging / str(index), executable=path in changes.executable)
             report()
         # From here until the end the manifest owns the old files and the new ones.
         before = {path: changes.found[path] for path in (*changes.update, *changes.remove)}
-        manifest.write(repository, Manifest(final.files, replaced=before))
+        manifest.write(repository, replace(final, inputs=None, replaced=before))
+        blocking = _blocking(changes.remove, written)
+        _remove(repository, (path for path in changes.remove if path in blocking))
         for folder in sorted({(repository / path).parent for path in written}):
             folder.mkdir(parents=True, exist_ok=True)
         for index, path in enumerate(written):
             (staging / str(index)).replace(repository / path)
-        for path in changes.remove:
-            (repository / path).unlink(missing_ok=True)
-            _prune(repository, path)
+        _remove(repository, (path for path in changes.remove if path not in blocking))
         manifest.write(repository, final)
+
+
+def _blocking(removed: Iterable[str], written: Iterable[str]) -> frozenset[str]:
+    """The removed files that stand where a written one needs a folder, or in a folder where one needs its place."""
+    files = frozenset(written)
+    folders = {parent.as_posix() for path in files for parent in PurePosixPath(path).parents}
+    return frozenset(
+        path
+        for path in removed
+        if path in folders or any(parent.as_posix() in files for parent in PurePosixPath(path).parents)
+    )
+
+
+def _remove(repository: Path, paths: Iterable[str]) -> None:
+    for path in paths:
+        (repository / path).unlink(missing_ok=True)
+        _prune(repository, path)
 
 
 def _digest(file: RepositoryFile) -> str:
@@ -157,28 +218,45 @@ def _digest(file: RepositoryFile) -> str:
     return digests.of_file(file.source)
 
 
-def _found(repository: Path, path: str) -> str | None:
-    """The digest of a file of the repository; None if there is nothing, and no digest at all if it is no plain file."""
-    target = repository / path
+def found(repository: Path, path: str) -> str | None:
+    """What stands at a path of a repository, which is never looked for through a link.
+
+    Returns:
+        The file's digest; ``A_LINK``; ``IN_THE_WAY`` where a folder or something else stands there, or where a file or
+        a link stands for one of its folders; None for nothing.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    parts = path.split("/")
     try:
-        if target.is_symlink() or any(
-            (repository / parent).is_symlink() for parent in PurePosixPath(path).parents[:-1]
-        ):
-            return "a link"
-        return digests.of_file(target)
+        for length in range(1, len(parts)):
+            if not stat.S_ISDIR((repository / "/".join(parts[:length])).lstat().st_mode):
+                return IN_THE_WAY
+        mode = (repository / path).lstat().st_mode
+        if stat.S_ISLNK(mode):
+            return A_LINK
+        return digests.of_file(repository / path) if stat.S_ISREG(mode) else IN_THE_WAY
     except FileNotFoundError:
         return None
-    except (IsADirectoryError, NotADirectoryError):
-        return "no plain file"
 
 
-def _stage(file: RepositoryFile, target: Path) -> None:
+def _stage(file: RepositoryFile, digest: str, target: Path, *, executable: bool) -> None:
+    """Write a planned file in full. What was planned is what is written: the record must not claim anything else."""
     if file.content is not None:
         target.write_bytes(file.content)
-    elif file.source is not None:
-        shutil.copyfile(file.source, target)
-        # Programs and libraries of a model keep their executable bit; nothing else of the source's mode matters.
-        target.chmod(0o755 if os.access(file.source, os.X_OK) else 0o644)
+        return
+    assert file.source is not None  # noqa: S101 - one of the two is given
+    copied = hashlib.sha256()
+    with digests.open_regular(file.source) as source, target.open("wb") as stream:
+        while block := source.read(_BLOCK):
+            copied.update(block)
+            stream.write(block)
+    if copied.hexdigest() != digest:
+        message = f"{file.source}: was changed while it was being copied"
+        raise RepositoryConflict(message, hint="build again once it is written")
+    # Programs and libraries of a model keep their executable bit; nothing else of the source's mode matters.
+    target.chmod(0o755 if executable else 0o644)
 
 
 def _prune(repository: Path, path: str) -> None:

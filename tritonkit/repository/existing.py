@@ -15,6 +15,7 @@ from tritonkit.modelconfig import protobuf
 from tritonkit.modelconfig.text import parse
 from tritonkit.repository import manifest
 from tritonkit.repository.placement import all_files
+from tritonkit.spec.paths import is_plain
 from tritonkit.spec.schema import is_name, is_version
 
 CONFIG = "config.pbtxt"
@@ -121,17 +122,10 @@ def _read_model(folder: Path) -> ExistingModel:
     kept = [path for path in paths if path != Path(CONFIG) and not _LITTER.intersection(path.parts)]
     files = tuple(path.as_posix() for path in kept)
     for path in files:
-        if not _is_text(path):
-            raise SpecError([Fault(str(folder), 0, "", f"the name of the file {path!r} is not UTF-8 text")])
+        if not is_plain(path):
+            message = f"the name of the file {path!r} is not UTF-8 text, or has a backslash"
+            raise SpecError([Fault(str(folder), 0, "", message)])
     return ExistingModel(folder.name, folder, config, placeholders, tuple(versions), files)
-
-
-def _is_text(path: str) -> bool:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _read_config(file: Path) -> tuple[Any, tuple[str, ...]]:

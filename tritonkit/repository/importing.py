@@ -13,9 +13,10 @@ from tritonkit.modelconfig.description import describe, describe_steps
 from tritonkit.modelconfig.text import parse, same
 from tritonkit.repository.existing import CONFIG, ExistingModel, ExistingRepository, read
 from tritonkit.repository.layout import plan
-from tritonkit.repository.model_folder import EMPTY_FOLDER, ModelFolder, Surroundings
+from tritonkit.repository.model_folder import EMPTY_FOLDER, ModelFolder
 from tritonkit.repository.named_files import CONFIGS, named_files
 from tritonkit.repository.placement import is_clutter
+from tritonkit.repository.surroundings import Surroundings
 from tritonkit.spec.document import DEFAULT_REPOSITORY
 from tritonkit.spec.faults import Faults
 from tritonkit.spec.loading import load
@@ -70,8 +71,8 @@ def import_repository(directory: Path, output: Path, *, skip: frozenset[str] = f
         raise SpecError(faults, hint="fill templates in first, or leave a model out with --skip NAME")
     if not existing.models:
         raise SpecError([Fault(str(directory), 0, "", f"holds no model: no folder with a {CONFIG} or a version")])
-    said = {model.name: _say(model, output.parent) for model in existing.models}
     repository = _repository(directory, output.parent)
+    said = {model.name: _say(model, output, output.parent / repository) for model in existing.models}
     top = {"version": 1, **({} if repository == DEFAULT_REPOSITORY else {"repository": repository}), "models": said}
     _write(output, f"# Made from {directory.name} by tritonkit import.\n{dump(top)}", existing)
     return Imported(
@@ -109,24 +110,28 @@ def _repository(directory: Path, folder: Path) -> str:
     return DEFAULT_REPOSITORY if apart else _OTHER_REPOSITORY
 
 
-def _say(model: ExistingModel, directory: Path) -> dict[str, Any]:
+def _say(model: ExistingModel, output: Path, repository: Path) -> dict[str, Any]:
     """What the spec says of a model: as its users would write it if that says the same, else word by word."""
     faults = Faults(str(model.folder), {})
-    for said in (_as_written(model, directory), _word_by_word(model, directory)):
+    directory = output.parent
+    # A file that the model names and does not have must not be found in the spec itself, once that is written.
+    named = {os.path.abspath(directory / file.name) for file in named_files(model.config) if "\0" not in file.name}
+    forms = (_as_written, _word_by_word)[os.path.abspath(output) in named :]
+    for said in (form(model, directory) for form in forms):
         faults = Faults(str(model.folder), {})
-        if _builds(said, model, directory, faults):
+        if _builds(said, model, directory, repository, faults):
             return said
     faults.raise_if_any()
     raise AssertionError(f"{model.folder} cannot be said")
 
 
-def _builds(said: dict[str, Any], model: ExistingModel, directory: Path, faults: Faults) -> bool:
+def _builds(said: dict[str, Any], model: ExistingModel, directory: Path, repository: Path, faults: Faults) -> bool:
     """Whether building what is said gives the model's configuration and files again."""
     own = {key: value for key, value in said.items() if key in OWN_KEYS}
     if "versions" in own:
         own["versions"] = {str(number): source for number, source in own["versions"].items()}
     fields = {key: value for key, value in said.items() if key not in OWN_KEYS}
-    surroundings = Surroundings(directory, directory, check=False, faults=faults)
+    surroundings = Surroundings(directory, repository, check=False, faults=faults)
     built = ModelFolder(model.name, Model(**own, fields=fields), surroundings)
     if len(faults) or not same(built.config, model.config):
         return False

@@ -17,7 +17,8 @@ from tritonkit.modelconfig.rules.identity import served_versions
 from tritonkit.modelconfig.rules.rule import Machine, Place, Subject
 from tritonkit.repository import origins, resolution
 from tritonkit.repository.existing import CONFIG, ExistingModel, read
-from tritonkit.repository.model_folder import ModelFolder, Surroundings
+from tritonkit.repository.model_folder import ModelFolder
+from tritonkit.repository.surroundings import Surroundings
 from tritonkit.spec.faults import Path, dotted
 from tritonkit.spec.loading import LoadedSpec, load
 from tritonkit.spec.schema import Model

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tritonkit.modelconfig.text import Renderer
 from tritonkit.repository.inspection import refusals
-from tritonkit.repository.model_folder import ModelFolder, Surroundings
+from tritonkit.repository.model_folder import ModelFolder
 from tritonkit.repository.named_files import CONFIGS
 from tritonkit.repository.placement import RepositoryFile
+from tritonkit.repository.surroundings import Surroundings
+from tritonkit.spec.faults import Path as SpecPath
 from tritonkit.spec.loading import LoadedSpec
 
 
@@ -20,10 +23,11 @@ class Layout:
     Attributes:
         files: every file, in order of its path.
         sources: every source that was read to plan them: files, and folders for which their list of files counts.
+            Each with the path in the spec that names it.
     """
 
     files: tuple[RepositoryFile, ...]
-    sources: tuple[Path, ...]
+    sources: Mapping[Path, SpecPath]
 
 
 def plan(
@@ -55,5 +59,5 @@ def plan(
         configs.update({f"{CONFIGS}/{name}.pbtxt": config for name, config in folder.variants.items()})
         for path, config in configs.items():
             files.append(RepositoryFile(f"{folder.name}/{path}", content=renderer.render(config).encode()))
-    sources = dict.fromkeys(source for folder in folders for source in folder.sources)
-    return Layout(tuple(sorted(files, key=lambda file: file.path)), tuple(sources))
+    sources = {source: where for folder in reversed(folders) for source, where in folder.sources.items()}
+    return Layout(tuple(sorted(files, key=lambda file: file.path)), sources)

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tritonkit.errors import Fault, SpecError
+from tritonkit.spec.paths import is_plain
+from tritonkit.tools.digests import open_regular
 
 NAME = ".tritonkit.json"
 """A file at the top of the repository: Triton takes only folders there for models."""
@@ -49,11 +51,13 @@ class Manifest:
         files: digest of each file that tritonkit owns, by its path in the repository.
         inputs: what they were made from; None while a build is under way.
         replaced: the digests from before the build that is under way, or that was killed.
+        executable: those of the files that tritonkit made executable.
     """
 
     files: Mapping[str, str] = field(default_factory=dict)
     inputs: Inputs | None = None
     replaced: Mapping[str, str] = field(default_factory=dict)
+    executable: frozenset[str] = frozenset()
 
     def owns(self, path: str, digest: str) -> bool:
         """Whether tritonkit wrote this content at this path."""
@@ -73,7 +77,8 @@ def read(repository: Path) -> Manifest:
     """
     file = repository / NAME
     try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
+        with open_regular(file) as stream:
+            stored = json.loads(stream.read())
         if stored["format"] != _FORMAT:
             message = f"written in format {stored['format']} by another version of tritonkit"
             raise SpecError([Fault(str(file), 0, "", message)], hint="build into a new folder with --output")
@@ -81,10 +86,11 @@ def read(repository: Path) -> Manifest:
         if inputs is not None:
             lists = ("spec", "assignments", "compute_capabilities")
             inputs = Inputs(**{**inputs, **{key: tuple(inputs[key]) for key in lists if inputs.get(key) is not None}})
-        return Manifest(_digests(stored["files"]), inputs, _digests(stored.get("replaced", {})))
+        executable = frozenset(map(str, stored.get("executable", ())))
+        return Manifest(_digests(stored["files"]), inputs, _digests(stored.get("replaced", {})), executable)
     except (FileNotFoundError, NotADirectoryError):
         return Manifest()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         message = f"the record of what tritonkit wrote cannot be read: {error}"
         hint = "restore it, or build into a new folder with --output"
         raise SpecError([Fault(str(file), 0, "", message)], hint=hint) from error
@@ -97,6 +103,10 @@ def _stored(inputs: Inputs) -> dict[str, object]:
 
 
 def _digests(stored: dict[str, object]) -> dict[str, str]:
+    # What stands here is removed when the spec no longer has it: a path that leads elsewhere is never followed.
+    for path in stored:
+        if not is_plain(path) or path == NAME:
+            raise ValueError(f"{path!r} is no path of a file in the repository")
     return {str(path): str(digest) for path, digest in stored.items()}
 
 
@@ -107,6 +117,8 @@ def write(repository: Path, manifest: Manifest) -> None:
         "files": dict(sorted(manifest.files.items())),
         "inputs": _stored(manifest.inputs) if manifest.inputs else None,
     }
+    if manifest.executable:
+        stored["executable"] = sorted(manifest.executable)
     if manifest.replaced:
         stored["replaced"] = dict(sorted(manifest.replaced.items()))
     partial = repository / f"{NAME}.{os.getpid()}"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,14 @@ from tritonkit.artifacts.fetch import is_url
 from tritonkit.artifacts.onnx_file import read_signature
 from tritonkit.artifacts.provenance import recorded_signature
 from tritonkit.artifacts.signature import Signature, UnreadableArtifact
+from tritonkit.errors import nearest
 from tritonkit.modelconfig.configure import configure, differing
 from tritonkit.modelconfig.text import parse
 from tritonkit.repository.named_files import CONFIGS, NamedFile, named_files
-from tritonkit.repository.placement import FILENAMES, RepositoryFile, backend_of, is_there, version_files
-from tritonkit.spec.faults import Faults, nearest
+from tritonkit.repository.placement import FILENAMES, RepositoryFile, backend_of, is_file, is_there, version_files
+from tritonkit.repository.surroundings import Surroundings
 from tritonkit.spec.faults import Path as SpecPath
+from tritonkit.spec.paths import is_plain
 from tritonkit.spec.schema import Model, is_version
 
 # Plans and TorchScript do not say themselves what they take: their records do, where tritonkit made them.
@@ -33,27 +34,10 @@ _READERS: dict[str, Callable[[Path], Signature | None]] = {
 # Triton reads a folder's name up to what is no digit, and takes it for a version's number unless it begins with a zero.
 _LIKE_A_VERSION = re.compile(r"\s*[+-]?\d")
 
+_IN_FOLDER = "expected a path inside the model's folder, without '..' or a backslash"
+
 # Triton wants a version's folder even where there is nothing to put, and git keeps no empty folder.
 EMPTY_FOLDER = ".gitkeep"
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What a model's folder depends on besides the model.
-
-    Attributes:
-        directory: the folder that the spec's paths start from.
-        repository: the repository that the folder will be part of.
-        check: whether files that Triton would miss are faults.
-        faults: where every fault is reported.
-        sources: whether the sources and files that the spec names have to be there.
-    """
-
-    directory: Path
-    repository: Path
-    check: bool
-    faults: Faults
-    sources: bool = True
 
 
 class ModelFolder:
@@ -64,17 +48,18 @@ class ModelFolder:
         config: the ModelConfig of its config.pbtxt.
         variants: the ModelConfig of each ``configs/NAME.pbtxt``, by name, where it is not a file of the user's.
         files: every other file, with its path in the repository.
-        sources: every source that was read to plan them.
+        sources: every source that was read to plan them, with the path in the spec that names it.
         signature: what the artifact says of its inputs and outputs; None where it does not say.
     """
 
     def __init__(self, name: str, model: Model, surroundings: Surroundings) -> None:
         self.name = name
-        self.sources: list[Path] = []
+        self.sources: dict[Path, SpecPath] = {}
         self.variants: dict[str, Any] = {}
         self._model = model
         self._around = surroundings
         self._held: dict[str, RepositoryFile] = {}
+        self._repository = Path(os.path.realpath(surroundings.repository))
         versions = self._versions()
         self._numbers = tuple(versions)
         stated = {key: str(model.fields.get(key) or "") for key in ("backend", "platform", "default_model_filename")}
@@ -132,11 +117,30 @@ class ModelFolder:
         if not isinstance(text, str) or is_url(text):
             return None
         source = self._around.directory / text
+        return source if self._is_usable(source, where) else None
+
+    def _is_usable(self, source: Path, where: SpecPath) -> bool:
         if not is_there(source):
             if self._around.sources:
                 self._fault(where, f"there is no file or folder {source}")
-            return None
-        return source
+            return False
+        # The next build would take the repository for part of the source, and the one after that once more.
+        if source.is_dir() and self._repository.is_relative_to(os.path.realpath(source)):
+            message = (
+                f"{source} holds the repository {self._around.repository} that is built from it; name the model's one "
+                "file, as in 'source: model.py', or move the model's files into a folder of their own"
+            )
+            self._fault(where, message)
+            return False
+        return self._is_apart(source, where)
+
+    def _is_apart(self, source: Path, where: SpecPath) -> bool:
+        # The next build would take such a source for its own, and might delete it.
+        if not Path(os.path.realpath(source)).is_relative_to(self._repository):
+            return True
+        repository = self._around.repository
+        self._fault(where, f"{source} lies inside the repository {repository}; build into another folder with --output")
+        return False
 
     def _place_version(self, number: str, source: Path, stated: str) -> None:
         """Put a source into its version's folder, and remember what it says of its inputs and outputs."""
@@ -146,6 +150,9 @@ class ModelFolder:
             self._fault(where, f"{source} does not tell its backend; state 'backend' (for example: {known})")
             return
         filename = stated or FILENAMES.get(self._backend or "")
+        if stated and not is_plain(stated) and (self._around.check or not source.is_dir()):
+            self._fault(("default_model_filename",), f"{_IN_FOLDER}, found {stated!r}")
+            return
         try:
             held = dict(version_files(source, filename))
         except OSError as error:
@@ -156,7 +163,7 @@ class ModelFolder:
         if needed is not None and not any(path == needed or path.startswith(f"{needed}/") for path in held):
             self._fault(where, f"{source} holds no {filename}, which the {self._backend} backend loads")
             return
-        self.sources.append(source)
+        self._read(source, where)
         for path, file in held.items():
             self._hold(f"{number}/{path}", file, where)
         reader, artifact = _READERS.get(self._backend or ""), held.get(filename or "")
@@ -167,32 +174,53 @@ class ModelFolder:
             return
         try:
             # The versions come in order: the latest, which Triton serves by default, is what counts.
-            self.signature = reader(artifact)
+            signature = reader(artifact)
+            self.signature = signature
+            self._place_beside(number, artifact, filename or "", signature.beside if signature else (), where)
         except UnreadableArtifact as error:
             self._fault(where, f"{artifact} {error}")
         except OSError as error:
             self._fault(where, f"{artifact} cannot be read: {error.strerror}")
 
+    def _place_beside(self, number: str, artifact: Path, name: str, beside: Iterable[str], where: SpecPath) -> None:
+        """Put the files that an artifact keeps its weights in beside it, where it looks for them."""
+        for location in beside:
+            path, file = (Path(number, name).parent / location).as_posix(), artifact.parent / location
+            if not is_plain(location):
+                if self._around.check:
+                    self._fault(where, f"{artifact} keeps weights in {location!r}; expected a file beside it")
+            elif path not in self._held and is_file(file):
+                self._read(file, where)
+                self._hold(path, file, where)
+            elif path not in self._held and self._around.check:
+                self._fault(where, f"{artifact} keeps weights in {file}, which is not there")
+
     def _place(self, path: str, source: Path, where: SpecPath) -> None:
         """Put a file, or every file of a folder, at a path of the model's folder."""
-        if not is_there(source):
-            if self._around.sources:
-                self._fault(where, f"there is no file or folder {source}")
+        if not self._is_usable(source, where):
             return
         try:
             held = version_files(source, "")
         except OSError as error:
             self._fault(where, f"{source} cannot be read: {error.filename}: {error.strerror}")
             return
-        self.sources.append(source)
+        self._read(source, where)
         for below, file in held:
             self._hold(f"{path}/{below}" if source.is_dir() else path, file, where)
 
     def _hold(self, path: str, source: Path, where: SpecPath) -> None:
+        if not is_plain(path):
+            self._fault(where, f"{_IN_FOLDER}, found {path!r}")
+            return
+        if not self._is_apart(source, where):
+            return
         there = self._held.get(path)
         if there is not None and there.source != source:
             self._fault(where, f"{source} and {there.source} would both be {self.name}/{path}; rename one")
         self._held[path] = RepositoryFile(f"{self.name}/{path}", source=source)
+
+    def _read(self, source: Path, where: SpecPath) -> None:
+        self.sources[source] = ("models", self.name, *where)
 
     def _configured(self, model: Model, within: SpecPath) -> Any:
         faults, path = self._around.faults, ("models", self.name, *within)
@@ -217,14 +245,14 @@ class ModelFolder:
         if all(place in self._held for place in places) and not named.absolute:
             return
         file = self._around.directory / named.name
-        if not _is_file(file):
+        if not is_file(file):
             searched = named.absolute and "/" not in named.name
             if self._around.check and not searched:
                 self._fault(where, f"there is no file {file}")
             return
         if named.absolute and Path(named.name).is_absolute():
             return
-        self.sources.append(file)
+        self._read(file, where)
         for folder in folders:
             self._hold(f"{folder}/{file.name}" if folder else file.name, file, where)
         if named.absolute:
@@ -239,10 +267,10 @@ class ModelFolder:
             self.variants[variant] = self._configured(differing(self._model, said), where)
             return
         file = self._around.directory / said
-        if not _is_file(file):
+        if not is_file(file):
             self._fault(where, f"there is no file {file}")
             return
-        self.sources.append(file)
+        self._read(file, where)
         self._hold(f"{CONFIGS}/{variant}.pbtxt", file, where)
         if self._around.check:
             try:
@@ -257,7 +285,12 @@ class ModelFolder:
                 self._held[path] = RepositoryFile(f"{self.name}/{path}", content=b"")
 
     def _check_places(self) -> None:
-        paths = {*self._held, "config.pbtxt", *(f"{CONFIGS}/{variant}.pbtxt" for variant in self.variants)}
+        rendered = {"config.pbtxt": (), **{f"{CONFIGS}/{name}.pbtxt": ("configs", name) for name in self.variants}}
+        for path in sorted(rendered.keys() & self._held.keys()):
+            source = self._held[path].source
+            where = rendered[path] or self._named_by(source)
+            self._fault(where, f"{source} would be {self.name}/{path}, which is written from the fields; rename it")
+        paths = {*self._held, *rendered}
         for path in sorted(paths):
             above = next((path[:end] for end in range(len(path)) if path[end] == "/" and path[:end] in paths), None)
             if above is not None:
@@ -266,16 +299,12 @@ class ModelFolder:
             for folder in sorted({path.partition("/")[0] for path in self._held if "/" in path}):
                 if _LIKE_A_VERSION.match(folder) and not folder.startswith("0") and not is_version(folder):
                     self._fault(("files",), f"Triton would take the folder '{folder}' for a version; rename it")
-        if len(paths) < len(self._held) + 1 + len(self.variants):
-            twice = next(name for name in self.variants if f"{CONFIGS}/{name}.pbtxt" in self._held)
-            self._fault(("configs", twice), f"{self.name}/{CONFIGS}/{twice}.pbtxt is among the model's files too")
+
+    def _named_by(self, source: Path | None) -> SpecPath:
+        return self.sources[source][2:] if source in self.sources else ()
 
     def _check_samples(self) -> None:
         known = {tensor.name for tensor in self.config.input}
         for tensor in self._model.samples:
             if known and tensor not in known:
                 self._fault(("samples", tensor), f"the model has no input '{tensor}'{nearest(tensor, known)}")
-
-
-def _is_file(path: Path) -> bool:
-    return is_there(path) and not path.is_dir()

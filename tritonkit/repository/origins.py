@@ -9,11 +9,12 @@ from typing import Any, TypeAlias
 
 from tritonkit.artifacts import fetch
 from tritonkit.artifacts.recipes import Download, PlanRecipe, Tolerances, TorchRecipe
+from tritonkit.errors import nearest
 from tritonkit.modelconfig.configure import configure
 from tritonkit.repository import statement
 from tritonkit.repository.placement import FILENAMES, backend_of, is_there
 from tritonkit.spec.export import Export, FileSource, ModelSource, TorchSource
-from tritonkit.spec.faults import Faults, nearest
+from tritonkit.spec.faults import Faults
 from tritonkit.spec.faults import Path as SpecPath
 from tritonkit.spec.loading import LoadedSpec
 from tritonkit.spec.schema import Model

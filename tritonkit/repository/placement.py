@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tritonkit.spec.paths import is_plain
+
 FILENAMES = {
     "onnxruntime": "model.onnx",
     "tensorrt": "model.plan",
@@ -41,7 +43,8 @@ class RepositoryFile:
     """One file of a repository; either ``content`` or ``source`` is given.
 
     Attributes:
-        path: where it goes, relative to the repository, with forward slashes.
+        path: where it goes, relative to the repository, with forward slashes. A path that leads anywhere else is a
+            defect of the plan, and never made into a file.
         content: the bytes to write.
         source: the file to copy.
     """
@@ -49,6 +52,10 @@ class RepositoryFile:
     path: str
     content: bytes | None = None
     source: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not is_plain(self.path):
+            raise ValueError(f"planned outside the repository: {self.path!r}")
 
 
 def backend_of(source: Path | None, backend: str, platform: str) -> str | None:
@@ -70,6 +77,11 @@ def is_there(source: Path) -> bool:
     except (OSError, ValueError):
         # A name that is too long, or that holds a NUL.
         return False
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is anything at a path that is no folder."""
+    return is_there(path) and not path.is_dir()
 
 
 def version_files(source: Path, filename: str | None) -> list[tuple[str, Path]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from tritonkit.errors import TritonkitError
+from tritonkit.errors import LaunchFailed, TritonkitError
 from tritonkit.serve.plans import Plan
 from tritonkit.serve.state import Claim, Deployment, recorded
 from tritonkit.serve.supervisor import Supervisor
@@ -50,13 +50,21 @@ def up(plan: Plan) -> Iterator[Deployment]:
                 settled.set()
 
         thread = threading.Thread(target=serve, name="tritonkit-supervisor")
-        thread.start()
         try:
+            thread.start()
             settled.wait()
             if not faults:
                 yield supervisor.deployment
-        finally:
+        except Exception as error:
             _end(supervisor, thread)
+            if faults:
+                # The block failed because the server did.
+                raise faults[0] from error
+            raise
+        except BaseException:
+            _end(supervisor, thread)
+            raise
+        _end(supervisor, thread)
         if faults:
             raise faults[0]
     finally:
@@ -64,6 +72,9 @@ def up(plan: Plan) -> Iterator[Deployment]:
 
 
 def _end(supervisor: Supervisor, thread: threading.Thread) -> None:
+    if thread.ident is None:
+        # The system had no thread left to give.
+        return
     supervisor.stop()
     try:
         thread.join()
@@ -121,21 +132,31 @@ class Stopped:
     leftover: int
 
 
-def down(project: Path, *, timeout: float = 60.0) -> Stopped:
+def down(project: Path, *, margin: float = 60.0) -> Stopped:
     """Stop the deployment of ``project`` and wait for its end; nothing of it runs on return.
+
+    Raises:
+        LaunchFailed: a deployment is just coming up or going, and has not said yet which process it is.
+        TritonkitError: it belongs to another user.
 
     Args:
         project: the project folder.
-        timeout: seconds for an orderly end; after that everything is killed.
+        margin: seconds for an orderly end beyond the stop timeouts of its servers; after that everything is killed.
     """
     deployment = recorded(project)
-    if deployment is None or not deployment.alive:
+    try:
+        # Where the lock is free nothing runs, whatever process the state file names.
         return Stopped(None, killed=False, leftover=_clean(project))
+    except LaunchFailed:
+        if deployment is None or not deployment.alive:
+            raise
+    # They stop one after the other.
+    timeout = margin + deployment.stop_timeout * len(deployment.servers)
     _signal(deployment, signal.SIGTERM)
     killed = not _gone(deployment, timeout)
     if killed:
         _signal(deployment, signal.SIGKILL)
-        _gone(deployment, timeout)
+        _gone(deployment, margin)
     return Stopped(deployment, killed=killed, leftover=_clean(project) if killed else 0)
 
 

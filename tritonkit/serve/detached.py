@@ -70,7 +70,8 @@ def _supervise(plan: Plan, claim: Claim, log: Path, writer: int) -> None:
     try:
         os.setsid()
         nothing = os.open(os.devnull, os.O_RDONLY)
-        words = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        log.unlink(missing_ok=True)
+        words = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         for source, target in ((nothing, 0), (words, 1), (words, 2)):
             os.dup2(source, target)
         waiting = [writer]

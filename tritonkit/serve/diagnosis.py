@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tritonkit.client.endpoint import ModelState
+if TYPE_CHECKING:
+    from tritonkit.client.endpoint import ModelState
 
 _TAIL_BYTES = 256 * 1024
 # What Triton logs about models that never came as far as the repository index.
@@ -17,6 +19,9 @@ _LOGGED = (
 )
 _PARSER = re.compile(r"^\[libprotobuf ERROR .*?\] Error parsing text-format inference\.ModelConfig: (?P<words>.*)")
 _LOUD = re.compile(r"^(?:\S*tritonserver: |[EWF]\d{4} |\[libprotobuf |error: |Error: |terminate called|\s+what\(\):)")
+_NOT_LOADED = "not loaded"
+# What an ensemble says whose members failed: their own reasons are the cause.
+_CONSEQUENCE = re.compile(r"depends on '[^']*' which has no loaded version")
 # These say that there is no GPU, whenever there is none.
 _NOISE = re.compile(
     r"CudaDriverHelper has not been initialized|Failed to initialize NVML|DCGM unable to start"
@@ -50,7 +55,7 @@ _HINTS = (
 
 
 def unusable_models(index: Iterable[ModelState], expected: Sequence[str], log: str) -> tuple[tuple[str, str], ...]:
-    """The models that the server cannot serve, each with the reason in Triton's words.
+    """The models that the server cannot serve, each with the reason in Triton's words; real causes first.
 
     Args:
         index: the server's repository index, after all loading has ended.
@@ -67,7 +72,8 @@ def unusable_models(index: Iterable[ModelState], expected: Sequence[str], log: s
     # A version that failed counts also where another one of the same model is READY.
     bad = sorted(set(reasons) | (set(expected) - ready))
     logged = _logged_reasons(log)
-    return tuple((name, (reasons.get(name) or logged.get(name) or "not loaded").strip()) for name in bad)
+    faults = [(name, (reasons.get(name) or logged.get(name) or _NOT_LOADED).strip()) for name in bad]
+    return tuple(sorted(faults, key=lambda fault: _distance(fault[1])))
 
 
 def last_errors(log: str, limit: int = 10) -> str:
@@ -98,6 +104,13 @@ def tail(path: Path) -> str:
             return file.read().decode(errors="replace")
     except FileNotFoundError:
         return ""
+
+
+def _distance(reason: str) -> int:
+    """How far a reason is from a cause that somebody can mend."""
+    if reason == _NOT_LOADED:
+        return 2
+    return 1 if _CONSEQUENCE.search(reason) else 0
 
 
 def _logged_reasons(log: str) -> dict[str, str]:

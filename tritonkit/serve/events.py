@@ -78,7 +78,7 @@ class Terminate:
 
 @dataclass(frozen=True)
 class Kill:
-    """SIGKILL the process and everything that it started."""
+    """SIGKILL the process; what it started is ended by the ``Clean`` that follows its exit."""
 
     name: str
 

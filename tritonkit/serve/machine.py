@@ -7,7 +7,8 @@ Every process is in one named phase::
              refused, too late          sick, died        too late
                           v                  v                v
                        KILLING ───exit──> BACKOFF          KILLING ──exit──> STOPPED
-                                             └──> STARTING, or FAILED when it is the last time
+                          │                  └──> STARTING, or FAILED when it is the last time
+                          └──cannot be killed──> FAILED
 
 A process that dies before it was ever ready fails the deployment; one that was ready is started again after a
 wait. Processes start in order, each when those before it are ready, and stop in reverse. When one fails, all
@@ -141,6 +142,8 @@ def _deadline(process: Process, policy: Policy) -> float | None:
         return process.since + policy.start_timeout
     if process.phase is Phase.STOPPING:
         return process.since + policy.stop_timeout
+    if process.phase is Phase.KILLING:
+        return process.since + policy.kill_timeout
     if process.phase is Phase.BACKOFF:
         wait = policy.backoff * 2.0 ** (process.failures - 1)
         return process.since + min(wait, policy.backoff_limit)
@@ -205,6 +208,12 @@ def _overdue(state: State, now: float, actions: list[Action]) -> State:
     for process in state.processes:
         deadline = _deadline(process, state.policy)
         if deadline is None or now < deadline or process.pid is None:
+            continue
+        if process.phase is Phase.KILLING:
+            # It hangs in the kernel, and holds its ports: nothing can take its place.
+            reason = f"did not end within {state.policy.kill_timeout:g} s of SIGKILL"
+            state = _put(state, replace(process, phase=Phase.FAILED, pid=None, since=now, reason=reason))
+            state = replace(state, stopping=True, failed=process.name)
             continue
         reason = process.reason
         if process.phase is Phase.STARTING:

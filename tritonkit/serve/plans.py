@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tritonkit.client.ports import DEFAULT_PORTS
 from tritonkit.errors import TritonkitError
 from tritonkit.serve.ports import join
 from tritonkit.serve.warden import MARK, mark, shared_memory_prefix
 from tritonkit.tools.tritonserver import TritonServer
 
 SERVICES = ("http", "grpc", "metrics")
-DEFAULT_PORTS = {"http": 8000, "grpc": 8001, "metrics": 8002}
 SERVER_NAME = "server"
 # tritonserver starts the Python stub through a shell, with these paths unquoted in the command.
 _SHELL_SAFE = re.compile(r"[^\s|&;<>()$`\\\"'*?\[\]#~!{}]+")
@@ -35,7 +35,10 @@ _OWN_FLAGS = {
     "--grpc-port": "--grpc-port",
     "--metrics-port": "--metrics-port",
     "--allow-http": "",
+    # Readiness is asked for over HTTP, with no key.
+    "--http-restricted-api": "",
 }
+_CONTROL_MODE = "--model-control-mode"
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Policy:
     Attributes:
         start_timeout: from the start of a process to its readiness.
         stop_timeout: from SIGTERM to SIGKILL.
+        kill_timeout: from SIGKILL to the end, before a process counts as one that cannot be ended.
         max_restarts: restarts in a row, without a stable time between them, before it gives up.
         backoff: before the first restart; doubled for each further one.
         backoff_limit: the longest wait before a restart.
@@ -53,6 +57,7 @@ class Policy:
 
     start_timeout: float = 300.0
     stop_timeout: float = 30.0
+    kill_timeout: float = 30.0
     max_restarts: int = 5
     backoff: float = 0.5
     backoff_limit: float = 30.0
@@ -180,7 +185,7 @@ def plan(request: Request, host: Host) -> Plan:
         mark=marked,
         http=join(host.address, host.ports["http"]),
         server_id=server_id,
-        models=() if "--model-control-mode=explicit" in request.server_args else host.models,
+        models=() if _explicit(request.server_args) else host.models,
     )
     return Plan(
         deployment=host.deployment,
@@ -228,17 +233,28 @@ def _environment(host: Host, marked: str) -> dict[str, str]:
 def _check_server_args(arguments: tuple[str, ...]) -> None:
     for argument in arguments:
         flag, _, value = argument.partition("=")
-        if not flag.startswith("--"):
+        if not flag.startswith("--") or any(letter.isspace() for letter in flag):
             raise TritonkitError(
                 f"--server-arg {argument!r}: expected one flag of tritonserver with its value, "
                 "like --server-arg=--rate-limit=off"
             )
-        own = _OWN_FLAGS.get(flag)
-        if own is not None or value.startswith("python,shm-region-prefix-name"):
+        # tritonserver takes a flag also by its first letters.
+        meant = next((own for own in _OWN_FLAGS if own.startswith(flag)), None)
+        if meant is not None or value.startswith("python,shm-region-prefix-name"):
+            own = _OWN_FLAGS.get(meant or "")
             raise TritonkitError(
                 f"--server-arg {argument}: tritonkit sets this flag itself",
                 hint=f"Use tritonkit's own option {own}." if own else None,
             )
+
+
+def _explicit(arguments: tuple[str, ...]) -> bool:
+    """Whether models are loaded only when somebody asks for them."""
+    for argument in arguments:
+        flag, _, value = argument.partition("=")
+        if _CONTROL_MODE.startswith(flag) and value.lower() == "explicit":
+            return True
+    return False
 
 
 def _check_path(what: str, path: Path) -> None:

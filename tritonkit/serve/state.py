@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,9 @@ from tritonkit.errors import LaunchFailed, TritonkitError
 from tritonkit.serve import warden
 from tritonkit.serve.procfs import is_running, start_ticks
 
+# A link is not followed: it exists.
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_ID = re.compile(r"[0-9a-f]{8}")
 NOT_RUNNING_HINT = "Start one with: tritonkit up"
 
 
@@ -57,6 +62,7 @@ class Deployment:
         http: ``host:port`` for HTTP.
         grpc: ``host:port`` for gRPC.
         metrics: ``host:port`` for Prometheus.
+        stop_timeout: seconds that each of its processes has for an orderly end.
         ready: whether every process was ready when this was written.
         servers: its processes.
     """
@@ -71,6 +77,7 @@ class Deployment:
     http: str
     grpc: str
     metrics: str
+    stop_timeout: float
     ready: bool
     servers: tuple[ServerState, ...]
 
@@ -114,15 +121,14 @@ class Claim:
 
         Raises:
             LaunchFailed: another ``up`` holds it.
-            TritonkitError: the folder cannot be written to.
+            TritonkitError: the folder cannot be written to, or leads elsewhere.
         """
         self.project = project
         self.leftover = 0
         folder = directory(project)
         try:
-            (folder / "logs").mkdir(parents=True, exist_ok=True)
-            (folder / ".gitignore").write_text("*\n")
-            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            _make(folder)
+            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         except OSError as error:
             raise TritonkitError(f"{folder}: cannot be written to: {error.strerror}") from error
         try:
@@ -144,7 +150,10 @@ class Claim:
         """Replace the state file, whole."""
         path = _file(self.project)
         beside = path.with_name(".state.json.new")
-        beside.write_text(json.dumps(asdict(deployment), indent=2, default=str) + "\n")
+        # A rest of a run that was killed; or a link, which must not be written through.
+        beside.unlink(missing_ok=True)
+        with open(os.open(beside, _NEW_FILE, 0o644), "w", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(deployment), indent=2, default=str) + "\n")
         beside.replace(path)
 
     def release(self, *, forget: bool = True) -> None:
@@ -159,11 +168,25 @@ def began(pid: int) -> int:
     return start_ticks(pid) or 0
 
 
+def _make(folder: Path) -> None:
+    # A project may come from anywhere, so what stands there is not trusted: what is written or removed below
+    # must lie in this folder itself.
+    for place in (folder, folder / "logs", folder / "run"):
+        if place.is_symlink():
+            raise TritonkitError(f"{place}: is a link; only a folder can keep a deployment's state", hint="Remove it.")
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError), open(os.open(folder / ".gitignore", _NEW_FILE, 0o644), "w") as file:
+        file.write("*\n")
+
+
 def _file(project: Path) -> Path:
     return directory(project) / "state.json"
 
 
 def _parsed(value: Mapping[str, Any]) -> Deployment:
+    # Processes are killed, and files are removed, by these.
+    if not _ID.fullmatch(value["id"]) or type(value["pid"]) is not int or value["pid"] < 1:
+        raise ValueError("no state of a deployment")
     servers = tuple(ServerState(**{**server, "log": Path(server["log"])}) for server in value["servers"])
     return Deployment(
         **{
@@ -171,6 +194,7 @@ def _parsed(value: Mapping[str, Any]) -> Deployment:
             "project": Path(value["project"]),
             "repository": Path(value["repository"]),
             "spec": None if value["spec"] is None else Path(value["spec"]),
+            "stop_timeout": float(value["stop_timeout"]),
             "servers": servers,
         }
     )

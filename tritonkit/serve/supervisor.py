@@ -16,10 +16,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from tritonkit.errors import LaunchFailed
-from tritonkit.serve import diagnosis, events, health, machine, warden
+from tritonkit.serve import events, machine, warden
 from tritonkit.serve.plans import Plan, ProcessSpec
 from tritonkit.serve.state import Claim, Deployment, ServerState, began
 from tritonkit.tools.launcher import tied
@@ -65,11 +65,11 @@ class Supervisor:
             LaunchFailed: a process did not come up, or did not stay up.
         """
         for spec in self._plan.processes:
-            if spec.log.exists():
+            if os.path.lexists(spec.log):
                 spec.log.replace(spec.log.with_suffix(".log.1"))
-        with self._warden():
+        with ExitStack() as until_cleaned:
             try:
-                self._loop(on_change)
+                self._loop(on_change, lambda: until_cleaned.enter_context(self._warden()))
             finally:
                 for ended in self._ended.values():
                     ended.set()
@@ -79,13 +79,19 @@ class Supervisor:
         if self._state.failed is not None:
             raise self._failure(self._state.failed)
 
-    def _loop(self, on_change: Callable[[Deployment], None]) -> None:
+    def _loop(self, on_change: Callable[[Deployment], None], guard: Callable[[], object]) -> None:
         event: events.Event = events.Tick()
+        guarded = False
         while True:
             before = self._state
             self._state, actions = machine.step(self._state, event, time.monotonic())
             for action in actions:
                 self._act(action)
+            if not guarded:
+                # Everything that can be done while the first server starts is done then. Until it has a stub,
+                # nothing outlives us that the warden would have to end.
+                guard()
+                guarded = True
             if self._state != before:
                 self._deployment = self._record()
                 # A full disk must not end what serves; `status` is out of date then.
@@ -139,7 +145,7 @@ class Supervisor:
         self._events.put(events.Spawned(spec.name, child.pid))
         for target, arguments in (
             (_wait, (spec.name, child, self._events.put)),
-            (health.watch, (spec, child.pid, self._events.put, ended)),
+            (_watch, (spec, child.pid, self._events.put, ended)),
         ):
             threading.Thread(target=target, args=arguments, daemon=True).start()
 
@@ -167,6 +173,7 @@ class Supervisor:
             project=self._plan.project,
             repository=self._plan.repository,
             spec=self._plan.spec,
+            stop_timeout=self._plan.policy.stop_timeout,
             ready=self._state.ready,
             servers=tuple(
                 ServerState(
@@ -185,6 +192,8 @@ class Supervisor:
         )
 
     def _failure(self, name: str) -> LaunchFailed:
+        from tritonkit.serve import diagnosis
+
         process, spec = self._state.process(name), self._specs[name]
         words = diagnosis.tail(spec.log)
         message = f"{name} {process.reason}"
@@ -194,6 +203,13 @@ class Supervisor:
             complaints = diagnosis.last_errors(words)
             message += f"\nThe end of its log:\n{complaints}" if complaints else ""
         return LaunchFailed(f"{message}\nIts log: {spec.log}", process=name, log=spec.log, hint=diagnosis.hint(message))
+
+
+def _watch(spec: ProcessSpec, pid: int, post: Callable[[events.Event], None], ended: threading.Event) -> None:
+    # Imported while the server starts, not before.
+    from tritonkit.serve import health
+
+    health.watch(spec, pid, post, ended)
 
 
 def _wait(name: str, child: subprocess.Popen[bytes], post: Callable[[events.Event], None]) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 
 from tritonkit.errors import TritonkitError
 from tritonkit.serve import ports
 from tritonkit.serve.backend_directory import assemble
 from tritonkit.serve.plans import Host, Request
+from tritonkit.serve.preflight import preflight
 from tritonkit.tools import tritonserver
 
 
@@ -24,7 +24,7 @@ def survey(request: Request) -> Host:
     models = request.models or _models(request.repository)
     address = ports.resolve(request.host)
     server = tritonserver.find()
-    tritonserver.check(server)
+    preflight(server)
     return Host(
         server=server,
         backend_directory=assemble(server),
@@ -34,7 +34,7 @@ def survey(request: Request) -> Host:
         programs=tritonserver.environment_programs() if server.bundled else None,
         library_path=tritonserver.library_path() if server.bundled else "",
         environment=dict(os.environ),
-        deployment=secrets.token_hex(4),
+        deployment=os.urandom(4).hex(),
     )
 
 

@@ -63,8 +63,9 @@ def clean(marked: str, *, wait: float = 10.0) -> int:
                 continue
             killed.add(pid)
         time.sleep(0.005)
-    for region in SHARED_MEMORY.glob(f"{shared_memory_prefix(marked)}*"):
-        region.unlink(missing_ok=True)
+    for region in list(SHARED_MEMORY.iterdir()):
+        if region.name.startswith(shared_memory_prefix(marked)):
+            region.unlink(missing_ok=True)
     return len(killed)
 
 

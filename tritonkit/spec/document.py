@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,23 +27,25 @@ MAX_VALUES = 1_000_000
 MAX_DEPTH = 100
 """Deeper nesting is refused before the parser's own recursion can exhaust the stack."""
 
-_TAG = "tag:yaml.org,2002:"
+TAG = "tag:yaml.org,2002:"
 _VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\})")
 # What Python makes of bytes in the environment that are no text.
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_SCALARS = frozenset(f"{_TAG}{name}" for name in ("str", "int", "float", "bool", "null", "binary"))
-_COLLECTIONS = frozenset(f"{_TAG}{name}" for name in ("map", "seq"))
+_SCALARS = frozenset(f"{TAG}{name}" for name in ("str", "int", "float", "bool", "null", "binary"))
+_COLLECTIONS = frozenset(f"{TAG}{name}" for name in ("map", "seq"))
+_MERGE = f"{TAG}merge"
+_Entry = tuple[yaml.ScalarNode, yaml.Node]
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """The safe loader, with YAML 1.2's booleans: ``on``, ``off``, ``yes`` and ``no`` are words, as are dates."""
 
 
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (f"{_TAG}bool", f"{_TAG}timestamp")]
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (f"{TAG}bool", f"{TAG}timestamp")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(f"{_TAG}bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+Loader.add_implicit_resolver(f"{TAG}bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 
 
 @dataclass(frozen=True)
@@ -72,18 +75,8 @@ def read(path: FilePath, environment: Mapping[str, str]) -> Document:
             mapping at the top. Every fault that can be found in one pass is reported.
     """
     file = str(path)
-    text = _text(path)
     reader = _Reader(file, environment)
-    with _syntax_faults(file):
-        _refuse_deep_nesting(file, text)
-        loader = _Loader(text)
-        try:
-            node = loader.get_single_node()
-            value = None if node is None else reader.convert(loader, node, ())
-        finally:
-            loader.dispose()
-    if reader.faults:
-        raise SpecError(reader.faults)
+    value = reader.read(text_of(path), ())
     if value is None:
         raise SpecError([Fault(file, 0, "", "the file is empty; expected a mapping with 'version' and 'models'")])
     if not isinstance(value, dict):
@@ -92,43 +85,50 @@ def read(path: FilePath, environment: Mapping[str, str]) -> Document:
     return Document(file, value, reader.origins, reader.variables)
 
 
-def peek(path: FilePath, key: str) -> str | None:
-    """The string at a key of the top mapping, found without reading the values of the others.
+def read_value(text: str, name: str, path: Path, environment: Mapping[str, str]) -> Document:
+    """Read one value that is written outside a file, by the rules for files.
 
-    None where there is none, where it depends on the environment, or where the file cannot be used at all.
+    Args:
+        text: the value, as YAML; None where it is empty.
+        name: what faults call the place that it was written in.
+        path: where the value goes in the spec.
+        environment: where ``${NAME}`` is looked up.
+
+    Returns:
+        A document whose ``value`` may be any plain value; its places have no line.
+
+    Raises:
+        SpecError: as ``read``, whatever the value is.
     """
-    depth, is_key, found = 0, False, False
+    reader = _Reader(name, environment)
     try:
-        for event in yaml.parse(_text(path), Loader=_Loader):
-            if isinstance(event, yaml.CollectionStartEvent):
-                depth += 1
-                if depth == 1:
-                    is_key = isinstance(event, yaml.MappingStartEvent)
-                    if not is_key:
-                        return None
-            elif isinstance(event, yaml.CollectionEndEvent):
-                depth -= 1
-                is_key = depth == 1
-            elif depth == 1 and isinstance(event, yaml.ScalarEvent):
-                if found:
-                    return None if "$" in event.value else str(event.value)
-                found = is_key and event.value == key
-                is_key = not is_key
-    except (yaml.YAMLError, SpecError):
-        pass
-    return None
+        value = reader.read(text, path)
+    except SpecError as error:
+        faults = [Fault(name, 0, fault.path or dotted(path), fault.message) for fault in error.faults]
+        raise SpecError(faults, hint=error.hint) from None
+    return Document(name, value, {where: Origin(name, 0) for where in reader.origins}, reader.variables)
 
 
-def _text(path: FilePath) -> str:
+def text_of(path: FilePath) -> str:
+    """The text of a spec's file.
+
+    Raises:
+        SpecError: not a readable file, too large, or not UTF-8.
+    """
     file = str(path)
     try:
-        size = path.stat().st_size
-        if path.is_dir():
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
             raise SpecError([Fault(file, 0, "", "this is a directory; expected a YAML file")])
-        if size > MAX_BYTES:
-            message = f"the file has {size:,} bytes; a spec may have {MAX_BYTES:,}"
+        if not stat.S_ISREG(status.st_mode):
+            # A spec is read more than once, and a device may have no end.
+            raise SpecError([Fault(file, 0, "", "a pipe or a device; expected a regular file")])
+        with path.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            message = f"the file has {max(status.st_size, len(content)):,} bytes; a spec may have {MAX_BYTES:,}"
             raise SpecError([Fault(file, 0, "", message)])
-        return path.read_bytes().decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except FileNotFoundError:
         raise SpecError([Fault(file, 0, "", "no such file")], hint="tritonkit init digits writes one") from None
     except UnicodeDecodeError as error:
@@ -153,7 +153,7 @@ def _syntax_faults(file: str) -> Iterator[None]:
 def _refuse_deep_nesting(file: str, text: str) -> None:
     # Composing recurses in C, where too deep a document ends the process; events come one by one.
     depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
+    for event in yaml.parse(text, Loader=Loader):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
@@ -173,8 +173,28 @@ class _Reader:
         self._file = file
         self._environment = environment
         self._open: set[int] = set()
+        self._flattened: dict[int, dict[str, _Entry] | None] = {}
+        self._merged = 0
 
-    def convert(self, loader: Any, node: yaml.Node, path: Path) -> Any:
+    def read(self, text: str, path: Path) -> Any:
+        """The one value of a text, whose place is ``path``; None of an empty text.
+
+        Raises:
+            SpecError: not YAML, or a fault in a value.
+        """
+        with _syntax_faults(self._file):
+            _refuse_deep_nesting(self._file, text)
+            loader = Loader(text)
+            try:
+                node = loader.get_single_node()
+                value = None if node is None else self._convert(loader, node, path)
+            finally:
+                loader.dispose()
+        if self.faults:
+            raise SpecError(self.faults)
+        return value
+
+    def _convert(self, loader: Any, node: yaml.Node, path: Path) -> Any:
         line = node.start_mark.line + 1
         self.origins[path] = Origin(self._file, line)
         if len(self.origins) > MAX_VALUES:
@@ -190,7 +210,7 @@ class _Reader:
         self._open.add(id(node))
         try:
             if isinstance(node, yaml.SequenceNode):
-                return [self.convert(loader, item, (*path, index)) for index, item in enumerate(node.value)]
+                return [self._convert(loader, item, (*path, index)) for index, item in enumerate(node.value)]
             return self._mapping(loader, node, path)
         finally:
             self._open.discard(id(node))
@@ -202,7 +222,7 @@ class _Reader:
         try:
             value = loader.construct_object(node)
         except (ValueError, yaml.YAMLError):
-            self._fault(line, path, f"cannot be read as {node.tag.removeprefix(_TAG)}: {node.value!r:.60}")
+            self._fault(line, path, f"cannot be read as {node.tag.removeprefix(TAG)}: {node.value!r:.60}")
             return None
         return self._interpolate(value, path, line) if isinstance(value, str) and "$" in value else value
 
@@ -212,20 +232,50 @@ class _Reader:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
                 self._fault(line, path, "a key must be a word or a number")
-            elif key.tag != f"{_TAG}merge" and key.value in seen:
+            elif key.tag != _MERGE and key.value in seen:
                 where = (*path, key.value)
                 self._fault(line, where, f"given twice; it first stands on line {seen[key.value]}")
             else:
                 seen[key.value] = line
-        loader.flatten_mapping(node)
         values: dict[str, Any] = {}
-        for key, item in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                where = (*path, key.value)
-                # Merged entries come first, so the mapping's own keys win.
-                values[key.value] = self.convert(loader, item, where)
-                self.origins[where] = Origin(self._file, key.start_mark.line + 1)
+        for word, (key, item) in self._entries(node, path, 0).items():
+            where = (*path, word)
+            values[word] = self._convert(loader, item, where)
+            self.origins[where] = Origin(self._file, key.start_mark.line + 1)
         return values
+
+    def _entries(self, node: yaml.Node, path: Path, depth: int) -> dict[str, _Entry]:
+        """The entries of a mapping, those that it merges first: its own win. The parser's own way has no bound."""
+        line = node.start_mark.line + 1
+        if id(node) in self._flattened:
+            known = self._flattened[id(node)]
+            if known is None:
+                self._fault(line, path, "an anchor that contains itself")
+            return known or {}
+        if depth > MAX_DEPTH:
+            raise SpecError([Fault(self._file, line, dotted(path), f"merges more than {MAX_DEPTH} levels")])
+        self._flattened[id(node)] = None
+        merged: dict[str, _Entry] = {}
+        own: dict[str, _Entry] = {}
+        for key, item in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.tag != _MERGE:
+                own[key.value] = (key, item)
+                continue
+            # Of several mappings in a list the first wins.
+            for each in reversed(item.value) if isinstance(item, yaml.SequenceNode) else [item]:
+                if not isinstance(each, yaml.MappingNode):
+                    self._fault(line, path, "expected a mapping, or a list of mappings, to merge")
+                    continue
+                entries = self._entries(each, path, depth + 1)
+                self._merged += len(entries) + 1
+                if self._merged > MAX_VALUES:
+                    raise SpecError([Fault(self._file, line, dotted(path), f"merges more than {MAX_VALUES:,} values")])
+                merged.update(entries)
+        entries = {**merged, **own}
+        self._flattened[id(node)] = entries
+        return entries
 
     def _interpolate(self, text: str, path: Path, line: int) -> str:
         def replace(match: re.Match[str]) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from tritonkit.errors import nearest
 from tritonkit.spec import overlay
 from tritonkit.spec.document import read
 from tritonkit.spec.export import keys_at
-from tritonkit.spec.faults import Faults, Path, nearest, shown
+from tritonkit.spec.faults import Faults, Path, shown
 from tritonkit.spec.schema import OWN_KEYS, Model, Spec, Step
 
 
@@ -53,7 +54,7 @@ def load(files: Sequence[FilePath], assignments: Sequence[str], environment: Map
         SpecError: a file cannot be read as YAML, or it has no models at all. Other faults are collected.
     """
     documents = [read(file, environment) for file in files]
-    document = overlay.merge([*documents, *(overlay.assignment(option) for option in assignments)])
+    document = overlay.merge([*documents, *(overlay.assignment(option, environment) for option in assignments)])
     faults = Faults(document.file, document.origins)
     raw = dict(document.value)
     models = raw.get("models")

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from tritonkit.errors import Fault, SpecError
-from tritonkit.spec.document import Document
+from tritonkit.spec.document import MAX_DEPTH, Document, read_value
 from tritonkit.spec.faults import Origin, Path
 
-_KEY = re.compile(r'(?P<dot>\.)?(?:(?P<word>[A-Za-z0-9_-]+)|\[(?P<index>\d+)\]|\["(?P<quoted>[^"]+)"\])')
+_KEY = re.compile(r'(?P<dot>\.)?(?:(?P<word>[A-Za-z0-9_-]+)|\[(?P<index>[0-9]{1,9})\]|\["(?P<quoted>[^"]+)"\])')
 
 
 def merge(documents: Sequence[Document]) -> Document:
@@ -26,28 +24,27 @@ def merge(documents: Sequence[Document]) -> Document:
     return merged
 
 
-def assignment(option: str) -> Document:
-    """An option like ``models.digits.max_batch_size=64`` as a document; the value is read as YAML.
+def assignment(option: str, environment: Mapping[str, str]) -> Document:
+    """An option like ``models.digits.max_batch_size=64`` as a document; the value is read as one in a file is.
 
     Raises:
-        SpecError: no such form.
+        SpecError: no such form, or a value that would be refused in a file.
     """
     file = f"--set {option}"
     dotted, equals, text = option.partition("=")
     path = _parse(dotted)
     if not equals or not path:
         raise SpecError([Fault(file, 0, "", "expected PATH=VALUE, as in models.digits.max_batch_size=64")])
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        words = str(error).replace("\n", " ")
-        raise SpecError([Fault(file, 0, dotted, f"the value is not valid YAML: {words}")]) from None
-    origins = {path[:length]: Origin(file, 0) for length in range(1, len(path) + 1)}
+    if len(path) > MAX_DEPTH:
+        raise SpecError([Fault(file, 0, "", f"nested deeper than {MAX_DEPTH} levels")])
+    read = read_value(text, file, path, environment)
+    value: Any = read.value
+    origins = {path[:length]: Origin(file, 0) for length in range(1, len(path) + 1)} | dict(read.origins)
     for key in reversed(path):
         value = _AtIndex(key, value) if isinstance(key, int) else {key: value}
     if not isinstance(value, dict):
         raise SpecError([Fault(file, 0, dotted, "a path begins with a key")])
-    return Document(file, value, origins)
+    return Document(file, value, origins, read.variables)
 
 
 class _AtIndex:

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, StrictBool, StrictInt, StrictStr
 from tritonkit.spec.document import DEFAULT_REPOSITORY
 from tritonkit.spec.export import Export, Source
 from tritonkit.spec.frozen import Frozen
+from tritonkit.spec.paths import is_plain
 
 NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
 """What names of models are made of."""
@@ -56,8 +57,7 @@ def _variant_name(name: str) -> str:
 
 def _path_in_folder(path: str) -> str:
     # What Triton itself finds there is written by the build, and nothing may be written outside the model's folder.
-    parts = path.split("/")
-    if any(part in ("", ".", "..") or "\0" in part for part in parts):
+    if not is_plain(path):
         raise ValueError("expected a path inside the model's folder, as in tokenizer/vocabulary.txt")
     if path == "config.pbtxt":
         raise ValueError("config.pbtxt is written from the model's fields")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import stat
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 from tritonkit.tools.commands import cache_directory
 
@@ -20,18 +23,49 @@ def of_bytes(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def of_file(path: Path) -> str:
-    """The digest of a file's content.
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file to read its bytes. A pipe or a device, which reading could wait for or never end, is refused.
+
+    Raises:
+        OSError: it is no regular file, or cannot be read.
+    """
+    stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+    return stream
+
+
+def is_executable(path: Path) -> bool:
+    """Whether a file is one that somebody may run.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    return bool(path.stat().st_mode & 0o111)
+
+
+def of_source(path: Path) -> str:
+    """The digest of all that a build takes over from a file: its content, and whether it may be run.
 
     Raises:
         OSError: the file cannot be read.
     """
-    with path.open("rb") as stream:
-        stat = os.fstat(stream.fileno())
-        if stat.st_size < _LARGE:
+    return of_file(path) + ("+x" if is_executable(path) else "")
+
+
+def of_file(path: Path) -> str:
+    """The digest of a file's content.
+
+    Raises:
+        OSError: it is no regular file, or cannot be read.
+    """
+    with open_regular(path) as stream:
+        status = os.fstat(stream.fileno())
+        if status.st_size < _LARGE:
             return of_bytes(stream.read())
         # Inode and change time are in the key: a file replaced by one of the same size and time is not taken for it.
-        state = [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+        state = [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
         memory = cache_directory() / "digests" / f"{of_bytes(os.fsencode(path.absolute()))}.json"
         known = _recall(memory)
         if known is not None and known[0] == state:
@@ -39,7 +73,7 @@ def of_file(path: Path) -> str:
         digest = hashlib.sha256()
         while block := stream.read(_LARGE):
             digest.update(block)
-    if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED_NS:
+    if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _SETTLED_NS:
         _remember(memory, state, digest.hexdigest())
     return digest.hexdigest()
 

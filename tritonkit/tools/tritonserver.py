@@ -7,7 +7,6 @@ so tritonkit assembles a backend directory for it.
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import shutil
@@ -134,22 +133,28 @@ def _bundled() -> TritonServer | None:
         )
     return TritonServer(
         binary=binary,
-        version=f"nvidia-pytriton {_version_of('nvidia-pytriton') or 'of unknown version'}",
+        version=f"nvidia-pytriton {_wheel_version(root.parent) or 'of unknown version'}",
         backends=root / "backends",
         caches=root / "caches",
         stub=stub,
     )
 
 
-def _version_of(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def _wheel_version(package: Path) -> str | None:
+    # The folder that pip keeps beside a package has the version in its name. Every start asks for it, and
+    # reading metadata takes longer than all the rest of finding the server.
+    found = [path.stem.rpartition("-")[2] for path in package.parent.glob("nvidia_pytriton-*.dist-info")]
+    if len(found) == 1:
+        return found[0]
+    from tritonkit.tools import packages
+
+    return packages.version("nvidia-pytriton")
 
 
 def _check_numpy() -> None:
-    version = _version_of("numpy")
+    from tritonkit.tools import packages
+
+    version = packages.version("numpy")
     if version is None:
         raise ToolMissing("numpy is not installed: Triton's Python stub needs it", hint=INSTALL)
     if int(version.split(".", maxsplit=1)[0]) >= 2:

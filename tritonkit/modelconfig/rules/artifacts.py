@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tritonkit.artifacts.signature import Tensor
+from tritonkit.errors import nearest
 from tritonkit.modelconfig import protobuf
 from tritonkit.modelconfig.rules.rule import Found, Place, Rules, Subject, at
 from tritonkit.modelconfig.rules.tensors import NO_TYPE
-from tritonkit.spec.faults import nearest
 
 rules = Rules()
 

@@ -6,12 +6,12 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from tritonkit.errors import nearest
 from tritonkit.modelconfig import protobuf
 from tritonkit.modelconfig.rules.ensembles import steps
 from tritonkit.modelconfig.rules.identity import served_versions
 from tritonkit.modelconfig.rules.rule import Fleet, Found, Place, Rules, Subject, at
 from tritonkit.modelconfig.rules.tensors import completed
-from tritonkit.spec.faults import nearest
 
 rules = Rules(needs="ensemble_scheduling")
 
