@@ -190,6 +190,11 @@ def test_a_plan_that_was_swapped_is_refused(repository: Path, tmp_path: Path) ->
     swapped = as_tensorrt(repository, tmp_path, "10.9.0")
     (swapped / "single/1/model.plan").write_bytes(b"another")
     assert "is not the plan that its record describes" in unfit(swapped, None, ())
+    # And so does `up`, before it starts anything.
+    result = Project(tmp_path, "").run("up", str(swapped))
+    assert result.exit_code == 4
+    assert "is not the plan that its record describes" in result.stderr
+    assert not (tmp_path / ".tritonkit").exists()
 
 
 def test_types_hold_against_tensorrt_itself(tmp_path: Path) -> None:
