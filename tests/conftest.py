@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from serving import echo_repository, up
 
 from tritonkit.serve import Deployment
 from tritonkit.tools.perf_analyzer import PerfAnalyzer
+
+# A shell that starts us in the background has Ctrl-C ignored, in us and in whatever we start: tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

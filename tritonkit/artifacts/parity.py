@@ -16,7 +16,7 @@ from tritonkit.errors import ExportFailed
 Answering: TypeAlias = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 """Something that answers: inputs by name in, outputs by name out."""
 
-# By precision: absolute, relative, cosine. A GPU's TF32 is FP32 to within 5e-4.
+# By precision: absolute, relative, cosine.
 _DEFAULTS: Mapping[str, tuple[float, float, float]] = {
     "FP32": (1e-7, 1e-3, 0.99999),
     "FP16": (1e-5, 2e-2, 0.9995),

@@ -27,7 +27,10 @@ UNUSABLE = "SPEC"
 """The code of what keeps a spec, or a model of a repository, from being read at all."""
 
 BUNDLED = Machine(
-    release=(24, 10), backends=frozenset({"python", "onnxruntime"}), agents=frozenset(), python_based=True
+    release=(24, 10),
+    backends=frozenset({"python", "onnxruntime", "pytorch", "tensorrt"}),
+    agents=frozenset(),
+    python_based=True,
 )
 """The server that comes with ``pip install 'tritonkit[server]'``."""
 
