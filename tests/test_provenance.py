@@ -13,6 +13,7 @@ from onnx_models import identity
 
 from tritonkit.artifacts import cache as artifact_cache
 from tritonkit.artifacts import provenance
+from tritonkit.repository.build import current_repository
 from tritonkit.tools import digests, packages
 
 FACTORY = """\
@@ -51,9 +52,11 @@ def test_records_and_rebuilds(project: Project, cache: Path, monkeypatch: pytest
 
     # Nothing that counts has changed: nothing is made.
     (project.folder / "unrelated_module.py").write_text("MORE = 2\n")
+    (project.folder / "helper_module.py").chmod(0o755)
     assert project.export()[0]["time"] == "cached"
     assert project.run("build-repo", "spec.yaml").exit_code == 0
     assert project.run("build-repo", "spec.yaml", "--check").exit_code == 0
+    assert current_repository([project.folder / "spec.yaml"], [], {}) is not None
 
     # A file that the factory read.
     (project.folder / "width.txt").write_text("5")

@@ -42,17 +42,3 @@ def _check_bindings(built: Built, known: dict[str, str]) -> None:
     found = {tensor.name: tensor.data_type for tensor in (*built.inputs, *built.outputs)}
     if found != known:
         raise ExportFailed(f"TensorRT's inputs and outputs are {found}, those of the ONNX file {known}")
-
-
-def data_files(onnx: Path) -> list[Path]:
-    """The files that hold an ONNX file's weights outside of it."""
-    try:
-        from onnx import external_data_helper, load
-    except ModuleNotFoundError:
-        # Then only the file itself is watched for changes.
-        return []
-    named = set()
-    for tensor in load(str(onnx), load_external_data=False).graph.initializer:
-        if external_data_helper.uses_external_data(tensor):
-            named.add(external_data_helper.ExternalDataInfo(tensor).location)
-    return [onnx.parent / name for name in sorted(named)]

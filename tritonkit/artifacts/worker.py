@@ -157,13 +157,13 @@ def _to_plans(recipe: PlanRecipe, starting: Mapping[str, Path], folder: Path, re
 
     onnx = starting["onnx"]
     try:
-        read_signature(onnx)
+        beside = read_signature(onnx).beside
     except UnreadableArtifact as error:
         raise ExportFailed(f"{onnx} {error}") from None
     source = provenance.read(onnx)
-    named = (
-        [] if isinstance(recipe.onnx, TorchRecipe) else [*recipes.files_of(recipe), *tensorrt_proof.data_files(onnx)]
-    )
+    named: list[Path] = []
+    if not isinstance(recipe.onnx, TorchRecipe):
+        named = [*recipes.files_of(recipe), *(onnx.parent / name for name in beside)]
     tensorrt = tensorrt_module.find()
     for capability, filename in recipes.plan_filenames(recipe).items():
         built = tensorrt_build.build(recipe, onnx, capability, folder / filename, report)

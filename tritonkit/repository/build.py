@@ -77,18 +77,14 @@ def compare(
         except OSError as error:
             loaded.faults.add(where, f"{error.filename or source} cannot be read: {error.strerror}")
     loaded.faults.raise_if_any()
-    read.update({file: digests.of_source(file) for file in files})
+    made_from = [loaded.directory / path for path in resolved.dependencies]
+    read.update({file: digests.of_source(file) for file in (*files, *made_from)})
     inputs = Inputs(
         generator=generator,
         spec=tuple(_relative(file, repository) for file in files),
         assignments=tuple(assignments),
         variables={name: _of_variable(value) for name, value in sorted(loaded.variables.items())},
-        files={
-            **{
-                _relative(loaded.directory / path, repository): digest for path, digest in resolved.dependencies.items()
-            },
-            **{_relative(file, repository): digest for file, digest in read.items()},
-        },
+        files={_relative(file, repository): digest for file, digest in read.items()},
         folders={_relative(folder, repository): digest for folder, digest in folders.items()},
         tools=resolved.tools,
         compute_capabilities=planned.here,
