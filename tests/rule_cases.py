@@ -108,7 +108,7 @@ CASES = (
     Case("", SOUND, {"1/model.py": None, "0/model.py": "model"}),
     Case("ID010", f"{SOUND} model_metrics {{ }}"),
     Case("ID011", 'backend: "other"'),
-    Case("ID011", 'platform: "pytorch_libtorch"'),
+    Case("ID011", 'platform: "tensorflow_savedmodel"'),
     Case("ID012", f'{SOUND} model_repository_agents {{ agents [{{ name: "checksum" }}] }}'),
     Case("ID012", f"{SOUND} model_repository_agents {{ agents [{{ }}] }}"),
     Case("ID015", f"{SOUND} model_repository_agents {{ }}"),
