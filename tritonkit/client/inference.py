@@ -6,6 +6,7 @@ import base64
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,7 @@ def infer(
     given = [(tensors[name], array) for name, array in inputs.items()]
     try:
         arrays = _ask(protocol, address, timeout, signature.model, version, given, counts)
-    except (InferenceServerException, OSError) as error:
+    except (InferenceServerException, OSError, HTTPException) as error:
         raise _failure(signature.model, address, error, timeout) from error
     return [
         Answer(
