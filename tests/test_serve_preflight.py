@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,6 +54,8 @@ def test_another_environment_is_checked(server: TritonServer, tmp_path: Path, mo
     (tmp_path / "packages/numpy/__init__.py").write_text("")
     (tmp_path / "packages/numpy/version.py").write_text('version = "1.99"\n')
     monkeypatch.syspath_prepend(tmp_path / "packages")
+    # Other tests have imported it; the program that starts a server has not.
+    monkeypatch.delitem(sys.modules, "numpy", raising=False)
     preflight(server)
     assert runs(tmp_path) == 3
     monkeypatch.setenv("PATH", str(tmp_path))
