@@ -86,7 +86,7 @@ def bare_start(project: Path, repository: Path) -> float:
     request = serve.Request(repository=repository, project=project, ports=FREE_PORTS)
     (spec,) = serve.plan(request, serve.survey(request)).processes
     spec.cwd.mkdir(parents=True, exist_ok=True)
-    endpoint = Endpoint(spec.http)
+    endpoint = Endpoint(spec.addresses["http"])
     with (project / "bare.log").open("wb") as log:
         began = time.monotonic()
         process = subprocess.Popen(

@@ -191,7 +191,7 @@ def test_dry_run_starts_nothing_and_shows_everything(tmp_path: Path) -> None:
         tritonkit(tmp_path, "up", "models", "--dry-run", "--json", *ANY_PORTS, "--server-arg=--rate-limit=off").stdout
     )
     (process,) = plan["processes"]
-    assert process["models"] == ["echo"]
+    assert process["check"]["models"] == ["echo"]
     assert process["argv"][-1] == "--rate-limit=off"
     for service in ("http", "grpc", "metrics"):
         assert f"--{service}-address=127.0.0.1" in process["argv"]

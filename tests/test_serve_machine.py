@@ -22,7 +22,7 @@ from tritonkit.serve.events import (
     Unusable,
 )
 from tritonkit.serve.machine import LIVE, Phase, State, begin, next_deadline, step
-from tritonkit.serve.plans import Policy
+from tritonkit.serve.processes import Policy
 
 POLICY = Policy(
     start_timeout=10, stop_timeout=5, kill_timeout=7, max_restarts=2, backoff=1, backoff_limit=3, stable_after=60

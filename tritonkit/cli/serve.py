@@ -196,7 +196,7 @@ def _print_plan(plan: Plan, as_json: bool) -> None:
             *(("environment", f"{name}={value}") for name, value in _shown(process.env).items()),
             ("folder", process.cwd),
             ("log", process.log),
-            ("ready when", f"{', '.join(process.models) or 'the server'} READY at {process.http}"),
+            ("ready when", process.check),
         ]
         print_table(("process", process.name), rows)
 

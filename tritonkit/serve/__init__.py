@@ -10,7 +10,8 @@
 """
 
 from tritonkit.serve.deployment import down, up
-from tritonkit.serve.plans import Host, Plan, Policy, Request, plan
+from tritonkit.serve.plans import Host, Request, plan
+from tritonkit.serve.processes import Plan, Policy
 from tritonkit.serve.state import Deployment, ServerState, running
 from tritonkit.serve.survey import survey
 

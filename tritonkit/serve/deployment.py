@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from tritonkit.errors import LaunchFailed, TritonkitError
-from tritonkit.serve.plans import Plan
+from tritonkit.serve.processes import Plan
 from tritonkit.serve.state import Claim, Deployment, recorded
 from tritonkit.serve.supervisor import Supervisor
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from tritonkit.errors import LaunchFailed, TritonkitError
 from tritonkit.serve.deployment import serve
 from tritonkit.serve.diagnosis import tail
-from tritonkit.serve.plans import Plan
+from tritonkit.serve.processes import Plan
 from tritonkit.serve.state import Claim, Deployment, directory, running
 
 

@@ -10,7 +10,7 @@ from tritonkit.client.endpoint import Endpoint
 from tritonkit.errors import RequestFailed
 from tritonkit.serve.diagnosis import tail, unusable_models
 from tritonkit.serve.events import BecameReady, Event, Unusable
-from tritonkit.serve.plans import ProcessSpec
+from tritonkit.serve.processes import ProcessSpec, ServerCheck
 from tritonkit.serve.procfs import dead_children
 
 START_PERIOD = 0.01
@@ -28,17 +28,19 @@ def watch(spec: ProcessSpec, pid: int, post: Callable[[Event], None], ended: thr
 
     Returns after ``Unusable``, or when ``ended`` is set.
     """
-    event = _start(spec, pid, ended)
+    check = spec.check
+    assert isinstance(check, ServerCheck)  # noqa: S101 - the only kind so far
+    event = _start(spec, check, pid, ended)
     if event is not None:
         post(event)
     if isinstance(event, BecameReady):
-        reason = _serve(spec, pid, ended)
+        reason = _serve(check, pid, ended)
         if reason:
             post(Unusable(spec.name, pid, reason))
 
 
-def _start(spec: ProcessSpec, pid: int, ended: threading.Event) -> Event | None:
-    endpoint = Endpoint(spec.http, timeout=ANSWER_TIMEOUT)
+def _start(spec: ProcessSpec, check: ServerCheck, pid: int, ended: threading.Event) -> Event | None:
+    endpoint = Endpoint(check.http, timeout=ANSWER_TIMEOUT)
     stubs = _Stubs(pid)
     while not ended.wait(START_PERIOD):
         lost = stubs.lost(LOST_WHILE_STARTING)
@@ -46,9 +48,9 @@ def _start(spec: ProcessSpec, pid: int, ended: threading.Event) -> Event | None:
             return Unusable(spec.name, pid, f"lost its Python stub process {lost} while a model was loading")
         # It listens only when all loading has ended.
         try:
-            if endpoint.server_metadata().get("name") != spec.server_id:
+            if endpoint.server_metadata().get("name") != check.server_id:
                 continue
-            bad = unusable_models(endpoint.index(), spec.models, tail(spec.log))
+            bad = unusable_models(endpoint.index(), check.models, tail(spec.log))
         except RequestFailed:
             continue
         if bad:
@@ -58,8 +60,8 @@ def _start(spec: ProcessSpec, pid: int, ended: threading.Event) -> Event | None:
     return None
 
 
-def _serve(spec: ProcessSpec, pid: int, ended: threading.Event) -> str | None:
-    endpoint = Endpoint(spec.http, timeout=ANSWER_TIMEOUT)
+def _serve(check: ServerCheck, pid: int, ended: threading.Event) -> str | None:
+    endpoint = Endpoint(check.http, timeout=ANSWER_TIMEOUT)
     stubs = _Stubs(pid)
     silent = 0
     while not ended.wait(CHECK_PERIOD):

@@ -35,7 +35,7 @@ from tritonkit.serve.events import (
     Tick,
     Unusable,
 )
-from tritonkit.serve.plans import Policy
+from tritonkit.serve.processes import Policy
 
 
 class Phase(str, Enum):

@@ -10,7 +10,8 @@ from pathlib import Path
 from tritonkit.client.ports import DEFAULT_PORTS
 from tritonkit.errors import TritonkitError
 from tritonkit.serve.ports import join
-from tritonkit.serve.warden import MARK, mark, shared_memory_prefix
+from tritonkit.serve.processes import Plan, Policy, ProcessSpec, ServerCheck, environment
+from tritonkit.serve.warden import mark, shared_memory_prefix
 from tritonkit.tools.tritonserver import TritonServer
 
 SERVICES = ("http", "grpc", "metrics")
@@ -42,29 +43,6 @@ _CONTROL_MODE = "--model-control-mode"
 
 
 @dataclass(frozen=True)
-class Policy:
-    """How patient the supervisor is; every time in seconds.
-
-    Attributes:
-        start_timeout: from the start of a process to its readiness.
-        stop_timeout: from SIGTERM to SIGKILL.
-        kill_timeout: from SIGKILL to the end, before a process counts as one that cannot be ended.
-        max_restarts: restarts in a row, without a stable time between them, before it gives up.
-        backoff: before the first restart; doubled for each further one.
-        backoff_limit: the longest wait before a restart.
-        stable_after: ready for this long, a process has earned a fresh count of restarts.
-    """
-
-    start_timeout: float = 300.0
-    stop_timeout: float = 30.0
-    kill_timeout: float = 30.0
-    max_restarts: int = 5
-    backoff: float = 0.5
-    backoff_limit: float = 30.0
-    stable_after: float = 60.0
-
-
-@dataclass(frozen=True)
 class Request:
     """What to serve, and how.
 
@@ -88,7 +66,7 @@ class Request:
     ports: Mapping[str, int] = field(default_factory=lambda: dict(DEFAULT_PORTS))
     log_verbose: int = 0
     server_args: tuple[str, ...] = ()
-    policy: Policy = Policy()
+    policy: Policy = field(default_factory=Policy)
 
 
 @dataclass(frozen=True)
@@ -118,47 +96,6 @@ class Host:
     deployment: str
 
 
-@dataclass(frozen=True)
-class ProcessSpec:
-    """One process to start and keep.
-
-    Attributes:
-        name: unique in the plan.
-        argv: the program and its arguments.
-        env: its whole environment.
-        cwd: its working directory, emptied before every start: the Python stub would import a ``model.py``
-            that lies there in place of the model's own.
-        log: the file that takes both its output streams.
-        mark: what ``serve.warden`` knows its processes and shared memory by.
-        http: the address that it answers health requests on.
-        server_id: what the server calls itself there, so that no other server is taken for it.
-        models: the models that must be READY before it is.
-    """
-
-    name: str
-    argv: tuple[str, ...]
-    env: Mapping[str, str]
-    cwd: Path
-    log: Path
-    mark: str
-    http: str
-    server_id: str
-    models: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The processes of one deployment, in the order of their start."""
-
-    deployment: str
-    project: Path
-    repository: Path
-    spec: Path | None
-    addresses: Mapping[str, str]
-    processes: tuple[ProcessSpec, ...]
-    policy: Policy
-
-
 def plan(request: Request, host: Host) -> Plan:
     """The processes that serve ``request`` on ``host``. Reads and writes nothing.
 
@@ -176,6 +113,7 @@ def plan(request: Request, host: Host) -> Plan:
     keeping = request.project / ".tritonkit"
     marked = mark(host.deployment, SERVER_NAME)
     server_id = f"tritonkit-{marked.rstrip('.')}"
+    addresses = {service: join(host.address, host.ports[service]) for service in SERVICES}
     process = ProcessSpec(
         name=SERVER_NAME,
         argv=_argv(request, host, server_id, shared_memory_prefix(marked)),
@@ -183,16 +121,19 @@ def plan(request: Request, host: Host) -> Plan:
         cwd=keeping / "run" / SERVER_NAME,
         log=keeping / "logs" / f"{SERVER_NAME}.log",
         mark=marked,
-        http=join(host.address, host.ports["http"]),
-        server_id=server_id,
-        models=() if _explicit(request.server_args) else host.models,
+        check=ServerCheck(
+            http=addresses["http"],
+            server_id=server_id,
+            models=() if _explicit(request.server_args) else host.models,
+        ),
+        addresses=addresses,
     )
     return Plan(
         deployment=host.deployment,
         project=request.project,
         repository=request.repository,
         spec=request.spec,
-        addresses={service: join(host.address, host.ports[service]) for service in SERVICES},
+        addresses=addresses,
         processes=(process,),
         policy=request.policy,
     )
@@ -218,16 +159,16 @@ def _argv(request: Request, host: Host, server_id: str, shared_memory: str) -> t
 
 
 def _environment(host: Host, marked: str) -> dict[str, str]:
-    environment = {**host.environment, MARK: marked}
+    variables = environment(host.environment, marked)
     if host.programs is not None:
         # The stub takes its packages from the first python3 on PATH. Only that of Python 3.10 heeds these two;
         # without them every version does the same.
-        environment.pop("PYTHONPATH", None)
-        environment.pop("PYTHONHOME", None)
-        environment["PATH"] = f"{host.programs}:{environment.get('PATH', '')}".rstrip(":")
+        variables.pop("PYTHONPATH", None)
+        variables.pop("PYTHONHOME", None)
+        variables["PATH"] = f"{host.programs}:{variables.get('PATH', '')}".rstrip(":")
     if host.library_path:
-        environment["LD_LIBRARY_PATH"] = host.library_path
-    return environment
+        variables["LD_LIBRARY_PATH"] = host.library_path
+    return variables
 
 
 def _check_server_args(arguments: tuple[str, ...]) -> None:

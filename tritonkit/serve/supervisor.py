@@ -20,7 +20,7 @@ from contextlib import ExitStack, suppress
 
 from tritonkit.errors import LaunchFailed
 from tritonkit.serve import events, machine, warden
-from tritonkit.serve.plans import Plan, ProcessSpec
+from tritonkit.serve.processes import Plan, ProcessSpec
 from tritonkit.serve.state import Claim, Deployment, ServerState, began
 from tritonkit.tools.launcher import tied
 
@@ -183,7 +183,7 @@ class Supervisor:
                     restarts=process.restarts,
                     since=wall - (now - process.since),
                     reason=process.reason,
-                    http=self._specs[process.name].http,
+                    http=self._specs[process.name].addresses["http"],
                     log=self._specs[process.name].log,
                 )
                 for process in self._state.processes
