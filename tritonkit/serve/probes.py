@@ -62,7 +62,9 @@ class Prober:
                     requests[model] = request
                     before = self._finished(model)
                     if not self._answered(model, request) and self._finished(model) == before:
-                        self._fault = f"has a model that does not answer: {model} finished nothing in {self._period:g} s"
+                        self._fault = (
+                            f"has a model that does not answer: {model} finished nothing in {self._period:g} s"
+                        )
                         return
                 except RequestFailed:
                     # The server itself does not answer, or knows no such model now: that is for others to judge.
@@ -88,9 +90,7 @@ class Prober:
     def _finished(self, model: str) -> list[tuple[int, int]]:
         stats: list[dict[str, Any]] = self._endpoint.statistics(model)["model_stats"]
         counts = [entry.get("inference_stats", {}) for entry in stats]
-        return [
-            (count.get("success", {}).get("count", 0), count.get("fail", {}).get("count", 0)) for count in counts
-        ]
+        return [(count.get("success", {}).get("count", 0), count.get("fail", {}).get("count", 0)) for count in counts]
 
 
 def zeros(endpoint: Endpoint, model: str) -> tuple[bytes, int] | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from tritonkit.serve.phases import Process, State
-from tritonkit.serve.processes import GatewayCheck, Plan, ProcessSpec, ServerCheck
+from tritonkit.serve.processes import DaemonCheck, GatewayCheck, Plan, ProcessSpec
 from tritonkit.serve.state import Deployment, ServerState, began
 
 
@@ -53,11 +54,8 @@ def record(
 
 
 def _server(process: Process, spec: ProcessSpec, repository: str, ahead: float) -> ServerState:
-    share = spec.check.share if isinstance(spec.check, ServerCheck) else None
-    control = spec.check.control if isinstance(spec.check, GatewayCheck) else None
-    if not isinstance(spec.check, ServerCheck | GatewayCheck):
-        control = spec.check.pipe_directory
-    return ServerState(
+    check = spec.check
+    state = ServerState(
         name=process.name,
         phase=process.phase.value,
         pid=process.pid,
@@ -68,12 +66,20 @@ def _server(process: Process, spec: ProcessSpec, repository: str, ahead: float) 
         kind=spec.kind,
         addresses=dict(spec.addresses),
         models=spec.models,
-        gpu=share and share.gpu,
-        uuid=share and share.uuid,
-        thread_percentage=share and share.thread_percentage,
-        memory_limit=share and share.memory_limit,
-        control=control,
         repository=repository,
+    )
+    if isinstance(check, GatewayCheck):
+        return replace(state, control=check.control)
+    if isinstance(check, DaemonCheck):
+        return replace(state, control=check.pipe_directory)
+    if check.share is None:
+        return state
+    return replace(
+        state,
+        gpu=check.share.gpu,
+        uuid=check.share.uuid,
+        thread_percentage=check.share.thread_percentage,
+        memory_limit=check.share.memory_limit,
     )
 
 

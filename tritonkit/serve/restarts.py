@@ -9,6 +9,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tritonkit.errors import CommandFailed, LaunchFailed, RequestFailed, TritonkitError, UsageError, nearest
@@ -109,12 +111,11 @@ class Restarts:
         try:
             if gateway is not None:
                 yield from self._drained(gateway, servers)
-            before = self._supervisor.state.process(name).starts
+            before = self._supervisor.state
             self._supervisor.restart(name, changed.get(name))
             yield {"server": name, "step": "restarting"}
             for one in dict.fromkeys([name, *servers]):
-                least = before + 1 if one == name else 0
-                ended = self._supervisor.wait(lambda state, one=one, least=least: _outcome(state, one, least))  # type: ignore[misc]
+                ended = self._supervisor.wait(partial(_outcome, name, one, before))
                 if ended.phase is not Phase.READY:
                     raise self._failure(ended)
                 yield {"server": one, "step": "ready"}
@@ -145,15 +146,20 @@ class Restarts:
     def _failure(self, process: Process) -> LaunchFailed:
         from tritonkit.serve import diagnosis
 
-        spec = self._supervisor.spec(process.name)
-        return diagnosis.failure(process.name, process.reason or "was asked to stop", spec.log)
+        if process.phase in {Phase.READY, Phase.STOPPING, Phase.STOPPED}:
+            return LaunchFailed(f"{process.name}: the deployment is stopping", process=process.name)
+        return diagnosis.failure(process.name, process.reason, self._supervisor.spec(process.name).log)
 
 
-def _outcome(state: State, name: str, least: int) -> Process | None:
-    """The process once it is ready for at least the ``least``-th time, or known not to become so; else None."""
+def _outcome(asked: str, name: str, before: State, state: State) -> Process | None:
+    """A process once it is ready again after ``asked`` was asked to start again, or cannot become so; else None."""
     process = state.process(name)
-    over = process.failures > 0 or process.phase is Phase.FAILED or state.stopping
-    return process if over or (process.phase is Phase.READY and process.starts >= least) else None
+    if state.stopping:
+        return process if process.phase is not Phase.READY else replace(process, phase=Phase.STOPPING)
+    if state.process(asked).asks == before.process(asked).asks:
+        return None
+    again = process.phase is Phase.READY and process.starts > before.process(name).starts
+    return process if again or process.failures or process.phase is Phase.FAILED else None
 
 
 def _told(gateway: HaproxySocket, server: str, word: str) -> bool:

@@ -242,15 +242,11 @@ class Supervisor:
     def _failure(self, name: str) -> LaunchFailed:
         from tritonkit.serve import diagnosis
 
-        process, spec = self._state.process(name), self._specs[name]
-        words = diagnosis.tail(spec.log)
-        message = f"{name} {process.reason}"
+        process = self._state.process(name)
+        reason = process.reason
         if process.failures > 1:
-            message = f"{name} failed {process.failures} times in a row; at last it {process.reason}"
-        if "\n" not in process.reason:
-            complaints = diagnosis.last_errors(words)
-            message += f"\nThe end of its log:\n{complaints}" if complaints else ""
-        return LaunchFailed(f"{message}\nIts log: {spec.log}", process=name, log=spec.log, hint=diagnosis.hint(message))
+            reason = f"failed {process.failures} times in a row; at last it {reason}"
+        return diagnosis.failure(name, reason, self._specs[name].log)
 
 
 def _watch(spec: ProcessSpec, pid: int, post: Callable[[events.Event], None], ended: threading.Event) -> None:
