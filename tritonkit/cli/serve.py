@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -16,6 +17,7 @@ from tritonkit.client.ports import DEFAULT_PORTS
 
 if TYPE_CHECKING:
     from tritonkit.serve import Plan
+    from tritonkit.serve.processes import Change
 
 FOLLOW_PERIOD = 0.2
 
@@ -63,6 +65,12 @@ def up(
         list[str] | None,
         typer.Option(metavar="--FLAG=VALUE", help="A further flag of tritonserver; may be repeated."),
     ] = None,
+    probe: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1, metavar="SECONDS", help="Ask each model as often, and start a server anew whose model is silent."
+        ),
+    ] = None,
     allow_model_control: Annotated[
         bool, typer.Option("--allow-model-control", help="Let clients load and unload models through the gateway.")
     ] = False,
@@ -78,6 +86,7 @@ def up(
 ) -> None:
     """Build a spec's repository if it is not current, and serve it until Ctrl-C, or in the background with --detach."""
     from tritonkit import serve
+    from tritonkit.serve.changing import replanner
 
     if as_json and not dry_run:
         raise typer.BadParameter("--json goes with --dry-run")
@@ -98,6 +107,7 @@ def up(
         tokens_file=tokens and tokens.resolve(),
         tls_certificate=tls_certificate and tls_certificate.resolve(),
         max_request_bytes=None if max_request_size is None else _size(max_request_size),
+        probe=probe,
         policy=serve.Policy(start_timeout=start_timeout, stop_timeout=stop_timeout),
     )
     found = serve.survey(request)
@@ -107,10 +117,11 @@ def up(
         return
     for note in plan.notes:
         messages().print(f"note: {note}", markup=False)
+    replan = replanner(request, found)
     if detach:
-        _up_detached(plan)
+        _up_detached(plan, replan)
     else:
-        _up_foreground(plan)
+        _up_foreground(plan, replan)
 
 
 def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
@@ -190,24 +201,24 @@ def down() -> None:
         typer.echo("nothing is running here")
 
 
-def _up_foreground(plan: Plan) -> None:
+def _up_foreground(plan: Plan, replan: Callable[[Change], Plan]) -> None:
     from tritonkit.cli.deployment import Screen
     from tritonkit.serve.deployment import serve
     from tritonkit.serve.state import Claim
 
     claim = Claim(plan.project)
     with Screen(plan) as screen:
-        number = serve(plan, claim, screen.changed)
+        number = serve(plan, claim, screen.changed, replan)
     typer.echo("stopped", err=True)
     raise typer.Exit(128 + number)
 
 
-def _up_detached(plan: Plan) -> None:
+def _up_detached(plan: Plan, replan: Callable[[Change], Plan]) -> None:
     from tritonkit.cli.deployment import guide, headline, spinner
     from tritonkit.serve.detached import Detached
     from tritonkit.serve.state import Claim
 
-    starting = Detached(plan, Claim(plan.project))
+    starting = Detached(plan, Claim(plan.project), replan)
     with spinner("starting"):
         deployment = starting.wait()
     typer.echo(headline(deployment))
