@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tritonkit.client.ports import DEFAULT_PORTS
-from tritonkit.errors import TritonkitError
+from tritonkit.errors import UsageError
 from tritonkit.serve.ports import join
 from tritonkit.serve.processes import Plan, Policy, ProcessSpec, ServerCheck, environment
 from tritonkit.serve.warden import mark, shared_memory_prefix
@@ -100,7 +100,7 @@ def plan(request: Request, host: Host) -> Plan:
     """The processes that serve ``request`` on ``host``. Reads and writes nothing.
 
     Raises:
-        TritonkitError: what is asked for cannot work, such as a path that the Python stub cannot take.
+        UsageError: what is asked for cannot work, such as a path that the Python stub cannot take.
     """
     _check_server_args(request.server_args)
     if host.server.bundled:
@@ -175,7 +175,7 @@ def _check_server_args(arguments: tuple[str, ...]) -> None:
     for argument in arguments:
         flag, _, value = argument.partition("=")
         if not flag.startswith("--") or any(letter.isspace() for letter in flag):
-            raise TritonkitError(
+            raise UsageError(
                 f"--server-arg {argument!r}: expected one flag of tritonserver with its value, "
                 "like --server-arg=--rate-limit=off"
             )
@@ -183,7 +183,7 @@ def _check_server_args(arguments: tuple[str, ...]) -> None:
         meant = next((own for own in _OWN_FLAGS if own.startswith(flag)), None)
         if meant is not None or value.startswith("python,shm-region-prefix-name"):
             own = _OWN_FLAGS.get(meant or "")
-            raise TritonkitError(
+            raise UsageError(
                 f"--server-arg {argument}: tritonkit sets this flag itself",
                 hint=f"Use tritonkit's own option {own}." if own else None,
             )
@@ -200,7 +200,12 @@ def _explicit(arguments: tuple[str, ...]) -> bool:
 
 def _check_path(what: str, path: Path) -> None:
     if not _SHELL_SAFE.fullmatch(str(path)):
-        raise TritonkitError(
+        raise UsageError(
             f"{what} has a space or a character with a meaning to a shell in its path: {str(path)!r}",
             hint="tritonserver passes such a path to a shell unquoted, and would hang. Move or rename it.",
+        )
+    if not str(path).isascii():
+        raise UsageError(
+            f"{what} has a letter that is not ASCII in its path: {str(path)!r}",
+            hint="The Python stub of this tritonserver cannot read such a path. Move or rename it.",
         )
