@@ -170,7 +170,18 @@ class ProcessSpec:
 
 @dataclass(frozen=True)
 class Plan:
-    """The processes of one deployment, in the order of their start; ``addresses`` are those for clients."""
+    """The processes of one deployment, in the order of their start.
+
+    Attributes:
+        deployment: a name that no other deployment has.
+        project: the folder whose ``.tritonkit`` keeps the state and the logs.
+        repository: the model repository.
+        spec: the spec that it was built from, if any.
+        addresses: where clients find it, by service.
+        processes: what is started.
+        policy: how patient the supervisor is.
+        notes: what a user should know of it, each a sentence.
+    """
 
     deployment: str
     project: Path
@@ -179,6 +190,7 @@ class Plan:
     addresses: Mapping[str, str]
     processes: tuple[ProcessSpec, ...]
     policy: Policy
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
