@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tritonkit.cli.console import messages, print_json, print_table
+from tritonkit.cli.console import messages
 from tritonkit.cli.planned import print_plan
 from tritonkit.cli.served import Assignments, Targets, served
 from tritonkit.client.ports import DEFAULT_PORTS
