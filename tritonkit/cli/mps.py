@@ -64,7 +64,9 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
         for client in daemon.clients
     ]
     if rows:
-        print_table(("server", "GPU", "pid", "program", "model", "percentage"), rows, right=("GPU", "pid", "percentage"))
+        print_table(
+            ("server", "GPU", "pid", "program", "model", "percentage"), rows, right=("GPU", "pid", "percentage")
+        )
 
 
 def set_percentage(
