@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tritonkit.serve.events import (
     Action,
+    Avoid,
     BecameReady,
     Clean,
     Event,
@@ -19,9 +20,11 @@ from tritonkit.serve.events import (
     Spawned,
     SpawnFailed,
     StopAsked,
+    Suspected,
     Terminate,
     Tick,
     Unusable,
+    Use,
 )
 from tritonkit.serve.machine import step
 from tritonkit.serve.phases import Phase, State, begin, next_deadline
@@ -143,6 +146,22 @@ SCRIPTS: dict[str, Script] = {
         *READY,
         (4, Exited("a", 7, 1), [Clean("a")], Phase.BACKOFF),
         (4.5, StopAsked(), [], Phase.STOPPED),
+    ],
+    "under suspicion, and then trusted": [
+        *READY,
+        (4, Suspected("a", 7, True), [Avoid("a")], Phase.READY),
+        (4, Suspected("a", 7, True), [], Phase.READY),
+        (5, Suspected("a", 7, False), [Use("a")], Phase.READY),
+    ],
+    "under suspicion, and rightly": [
+        *READY,
+        (4, Suspected("a", 7, True), [Avoid("a")], Phase.READY),
+        (5, Unusable("a", 7, "lost its stub"), [Kill("a")], Phase.KILLING),
+        (5, Suspected("a", 7, False), [], Phase.KILLING),
+        (5, Exited("a", 7, -9), [Clean("a")], Phase.BACKOFF),
+        (6, Tick(), [Spawn("a")], Phase.STARTING),
+        (6, Spawned("a", 8), [], Phase.STARTING),
+        (7, BecameReady("a", 8), [Use("a")], Phase.READY),
     ],
     "asked to start again": [
         *READY,
@@ -424,7 +443,7 @@ class World:
             return Spawned(action.name, self.pids)
         if isinstance(action, Clean):
             assert action.name not in self.alive
-        else:
+        elif not isinstance(action, Avoid | Use):
             assert action.name in self.alive, "a signal to a process that is gone"
             self.asked.add(action.name)
         return None
@@ -469,6 +488,7 @@ def test_whatever_happens(data: st.DataObject) -> None:
         pid = data.draw(st.sampled_from([world.alive.get(name, 0), 1]))
         events: list[Event] = [
             Tick(), BecameReady(name, pid), Unusable(name, pid, "x"), Exited(name, pid, 1), RestartAsked(name),
+            Suspected(name, pid, data.draw(st.booleans())),
             *([StopAsked()] if data.draw(st.integers(0, 9)) == 0 else []),
         ]  # fmt: skip
         state = drain(world, state, [data.draw(st.sampled_from(events))], now)
