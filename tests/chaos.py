@@ -7,10 +7,11 @@ import itertools
 import json
 import os
 import random
+import select
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,10 +34,10 @@ TIMEOUT = 60.0
 class Request:
     """One request, from the moment that a connection took it to its answer; times of ``time.monotonic``."""
 
+    client: int
     start: float
     end: float
     fault: str
-    protocol: str
 
 
 @dataclass
@@ -96,7 +97,7 @@ class Load:
                 fault = repr(error)
             finally:
                 connection.close()
-            self._note(Request(start, time.monotonic(), fault, "http"))
+            self._note(Request(number, start, time.monotonic(), fault))
 
     def _grpc(self, number: int) -> None:
         client = tritonclient.grpc.InferenceServerClient(self.grpc)
@@ -117,12 +118,40 @@ class Load:
                     time.sleep(PAUSE)
                     continue
                 fault = str(error)
-            self._note(Request(start, time.monotonic(), fault, "grpc"))
+            self._note(Request(number, start, time.monotonic(), fault))
         client.close()
 
     def _note(self, request: Request) -> None:
         self.requests.append(request)
         time.sleep(PAUSE if request.fault else REST)
+
+
+class Ends:
+    """When each of some processes ends, for the time of a ``with`` block; times of ``time.monotonic``."""
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        self.times: list[float] = []
+        self._left = threading.Event()
+        self._thread = threading.Thread(target=self._watch, args=(pids,))
+
+    def __enter__(self) -> Ends:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._left.set()
+        self._thread.join()
+
+    def _watch(self, pids: Sequence[int]) -> None:
+        ends = select.poll()
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                ends.register(os.pidfd_open(pid), select.POLLIN)
+        while not self._left.is_set():
+            for descriptor, _ in ends.poll(50):
+                self.times.append(time.monotonic())
+                ends.unregister(descriptor)
+                os.close(descriptor)
 
 
 KINDS = ("server", "stub", "gateway", "gateway worker", "daemon", "daemon's server", "warden")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import onnx_models
 import pytest
-from chaos import KINDS, SIGNALS, Load, Request, victim, wardens
+from chaos import KINDS, SIGNALS, Ends, Load, Request, victim, wardens
 from serving import ECHO, FREE_PORTS, deployment_of, left_of, python_model, wait_for
 
 from tritonkit import serve
@@ -25,9 +25,12 @@ from tritonkit.errors import RequestFailed
 from tritonkit.serve import Deployment, Policy, condition, haproxy, health, mps
 from tritonkit.serve.procfs import is_running, start_ticks
 from tritonkit.serve.runtime import runtime_directory
+from tritonkit.serve.warden import mark, members
 
 FAKES = Path(__file__).parent / "fake_mps"
 CLIENTS = 6
+# Seconds that may pass until this test learns of an end.
+MARGIN = 0.1
 IDENTITY_CONFIG = """
 backend: "onnxruntime"
 max_batch_size: 8
@@ -124,18 +127,26 @@ def strike(
     pid = victim(kind, deployment, os.getpid(), chance)
     ticks = start_ticks(pid) or 0
     time.sleep(chance.uniform(0.1, 0.5))
-    struck = time.monotonic()
-    os.kill(pid, how)
-    wait_for(lambda: not is_running(pid, ticks), seconds=60)
-    gone = time.monotonic()
-    wait_for(lambda: well(project, restarts), seconds=60)
-    wait_for(lambda: wardens(os.getpid()))
-    recovered = time.monotonic()
-    wait_for(lambda: load.answered(recovered) > 2 * CLIENTS)
-    failed = load.failed(struck)
+    with Ends(members(mark(deployment.id))) as ends:
+        struck = time.monotonic()
+        os.kill(pid, how)
+        wait_for(lambda: not is_running(pid, ticks), seconds=60)
+        gone = time.monotonic()
+        wait_for(lambda: well(project, restarts), seconds=60)
+        wait_for(lambda: wardens(os.getpid()))
+        recovered = time.monotonic()
+        wait_for(lambda: load.answered(recovered) > 2 * CLIENTS)
+    lost = load.failed(struck)
     print(
-        f"{number} {kind} {how.name}: gone in {gone - struck:.1f} s, well in {recovered - struck:.1f} s, {len(failed)} lost",
-        sorted(Counter(request.fault[:90] for request in failed).items()),
-        [(round(request.start - struck, 3), round(request.end - struck, 3)) for request in failed],
+        f"{number} {kind} {how.name}: gone in {gone - struck:.1f} s, well in {recovered - struck:.1f} s,",
+        f"{len(lost)} lost",
+        sorted(Counter(request.fault[:90] for request in lost).items()),
+        [(request.client, round(request.start - struck, 3), round(request.end - struck, 3)) for request in lost],
+        sorted({round(end - struck, 3) for end in ends.times}),
+        flush=True,
     )
-    return failed
+    for request in lost:
+        at_an_end = [end for end in ends.times if request.start - MARGIN <= end <= request.end + MARGIN]
+        assert at_an_end, f"{request} was not in flight when a process ended"
+    assert len({request.client for request in lost}) == len(lost), "somebody lost more than was in flight"
+    return lost

@@ -114,7 +114,8 @@ def _while_ready(health: Health, family: _Family, ended: threading.Event, tell: 
         fault = family.fault(LOST_WHILE_READY) or health.fault()
         if fault:
             return fault
-        if health.answers():
+        if suspect or health.answers():
+            # What is suspect is judged by what it is suspected of, without waiting for an answer.
             answered = time.monotonic()
         elif time.monotonic() - answered >= SILENT:
             return f"did not answer for {SILENT:g} s"

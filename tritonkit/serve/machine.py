@@ -4,7 +4,7 @@
   once; all whose gates are open start at the same time.
 - A process that ends unasked is started again after a wait, as often in a row as the policy says. One whose need
   is lost is killed at once, and started again after that need, which is not counted against it.
-- A server that may be lost gets no new requests until that is clear, or until it was started again.
+- A server that is lost, or may be, gets no new requests until it is ready again, or until it is clear that it is well.
 - A process that never became ready fails the deployment. One that was given up fails it as well, unless every
   model has another server that was not.
 - Stopping goes backwards: nothing is asked to end before all that need it, or come after it, have ended.
@@ -44,6 +44,7 @@ def step(state: State, event: Event, now: float) -> tuple[State, tuple[Action, .
     An event about a process that is not the one running now changes nothing.
     """
     actions: list[Action] = []
+    before = state
     if isinstance(event, StopAsked):
         state = _stop(state, event.at_once, now, actions)
     elif isinstance(event, RestartAsked):
@@ -61,6 +62,12 @@ def step(state: State, event: Event, now: float) -> tuple[State, tuple[Action, .
     for rule in (_end_overdue, _end_unwanted, _give_up_dependants):
         state = rule(state, now, actions)
     state = _wind_down(state, now, actions) if state.stopping else _start(state, now, actions)
+    if not state.stopping:
+        for process in before.processes:
+            now_is = state.process(process.name)
+            if process.phase is Phase.READY is not now_is.phase and not now_is.avoided:
+                actions.insert(0, Avoid(process.name))
+                state = _put(state, replace(now_is, avoided=True))
     return replace(state, came_up=state.came_up or state.ready), tuple(actions)
 
 

@@ -24,7 +24,7 @@ def gateway(state: State, specs: Mapping[str, ProcessSpec], *, timeout: float = 
 
 def route(action: events.Avoid | events.Use, state: State, specs: Mapping[str, ProcessSpec]) -> None:
     """Do what the supervisor's rules say; what the gateway answers is not waited for long."""
-    found = gateway(state, specs, timeout=_TIMEOUT)
+    found = gateway(state, specs, timeout=_TIMEOUT) if specs[action.name].kind == "server" else None
     if found is None:
         return
     if isinstance(action, events.Avoid):
