@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tritonkit.serve.supervisor import Supervisor
 
 _POLL = 0.05
+# The gateway looks at a server more often than that.
+_SEEN_UP = 10.0
 
 
 class Restarts:
@@ -123,6 +125,9 @@ class Restarts:
             if gateway is not None:
                 for server in servers:
                     _told(gateway, server, "ready")
+        if gateway is not None:
+            # Only then may the next one be drained.
+            _until_up(gateway, servers)
 
     def _gateway(self) -> HaproxySocket | None:
         for process in self._supervisor.state.processes:
@@ -169,6 +174,18 @@ def _told(gateway: HaproxySocket, server: str, word: str) -> bool:
     except TritonkitError:
         return False
     return True
+
+
+def _until_up(gateway: HaproxySocket, servers: Sequence[str]) -> None:
+    end = time.monotonic() + _SEEN_UP
+    while time.monotonic() < end:
+        try:
+            states = gateway.states()
+        except TritonkitError:
+            return
+        if all(states.get(server) == "UP" for server in servers):
+            return
+        time.sleep(_POLL)
 
 
 def _sessions(gateway: HaproxySocket, server: str) -> int:
