@@ -168,6 +168,20 @@ def test_on_the_cpu() -> None:
     assert [one.name for one in serve.plan(guarded, host(1, machine=bare)).processes] == ["server", "gateway"]
 
 
+def test_the_probe_reaches_every_server() -> None:
+    for request, found in ((REQUEST, HOST), (replace(REQUEST, servers=SERVERS), host(4))):
+        checks = [process.check for process in serve.plan(replace(request, probe=2.5), found).processes]
+        assert {check.probe for check in checks if isinstance(check, ServerCheck)} == {2.5}
+
+
+def test_views_are_not_written_through_a_link(project: Path) -> None:
+    (project / ".tritonkit").mkdir()
+    (project / ".tritonkit/views").symlink_to(project / "code")
+    told = tritonkit(project, "up", *ANY_PORTS)
+    assert (told.returncode, ".tritonkit/views: is a link" in told.stderr) == (1, True)
+    assert [path.name for path in (project / "code").iterdir()] == ["model.py"]
+
+
 def test_a_project_that_the_stub_cannot_take() -> None:
     request = replace(REQUEST, servers=SERVERS, project=Path("/my project"))
     with pytest.raises(TritonkitError, match="the project folder has a space"):
