@@ -52,6 +52,13 @@ def nvmlDeviceGetHandleByIndex(index: int) -> dict[str, Any]:  # noqa: N802
     return handle
 
 
+def nvmlDeviceGetHandleByUUID(uuid: str) -> dict[str, Any]:  # noqa: N802
+    for handle in _state["gpus"]:
+        if handle["uuid"] == uuid:
+            return dict(handle)
+    raise NVMLError("Not Found")
+
+
 def nvmlDeviceGetUUID(device: dict[str, Any]) -> str:  # noqa: N802
     return str(device["uuid"])
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -117,15 +116,3 @@ def arguments(pid: int) -> list[str] | None:
     except OSError:
         return None
     return [word.decode(errors="replace") for word in words]
-
-
-def open_files(pid: int, folder: str) -> frozenset[str]:
-    """The files below ``folder`` that the process has open."""
-    found: set[str] = set()
-    try:
-        for link in (PROC / str(pid) / "fd").iterdir():
-            with suppress(FileNotFoundError):
-                found.add(os.readlink(link))
-    except OSError:
-        pass
-    return frozenset(path for path in found if path.startswith(folder))
