@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tritonkit import __version__
-from tritonkit.cli import bench, build, check, doctor, export, import_repository, infer, init, schema, serve
+from tritonkit.cli import bench, build, check, doctor, export, import_repository, infer, init, schema, serve, top
 from tritonkit.cli.console import ErrorGroup
 
 app = typer.Typer(
@@ -48,6 +48,7 @@ doctor.register(app)
 infer.register(app)
 bench.register(app)
 serve.register(app)
+top.register(app)
 
 
 def main() -> None:

@@ -45,6 +45,9 @@ class ServerState:
     reason: str
     http: str
     log: Path
+    kind: str = "server"
+    gpu: int | None = None
+    thread_percentage: float | None = None
 
 
 @dataclass(frozen=True)
