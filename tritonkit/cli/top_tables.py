@@ -70,7 +70,7 @@ def _servers(servers: Sequence[ServerLoad]) -> Table:
     columns = ["process", *(column for column, shown in optional.items() if shown)]
     table = _table(columns, ("restarts", "gpu", "share", "pid", "cpu", "memory"))
     for server in servers:
-        cells = {
+        cells: dict[str, str | Text] = {
             "process": Text(server.name),
             "state": Text(server.state or "-", style="" if server.state in ("ready", "") else _NOT_HEALTHY),
             "restarts": _figure(server.restarts, "{}"),

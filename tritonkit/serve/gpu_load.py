@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -46,9 +47,7 @@ class GpuMeter:
         self._handles: list[Any] = []
         self.reason = ""
         try:
-            if nvml is None:
-                import pynvml as nvml
-            self._nvml = nvml
+            self._nvml = nvml = nvml or importlib.import_module("pynvml")
             nvml.nvmlInit()
         except ImportError:
             self.reason = f"NVML cannot be asked: {INSTALL}"
