@@ -1,0 +1,99 @@
+"""Docker Compose as the engine of a deployment: a composition is brought up and taken down by ``docker compose``."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from tritonkit.errors import CommandFailed, LaunchFailed, ToolMissing
+from tritonkit.serve.composition_files import write
+from tritonkit.serve.containers import COMPOSE, Composition
+from tritonkit.tools.commands import run
+
+_INSTALL = "Install Docker Engine with its Compose plugin: https://docs.docker.com/engine/install"
+_PATIENCE = 30.0
+
+
+def folder(project: Path) -> Path:
+    """Where the composition of a project's deployment lies."""
+    return project / ".tritonkit" / "compose"
+
+
+def check() -> None:
+    """See that containers can be run here, before anything is done.
+
+    Raises:
+        ToolMissing: there is no docker program, no Compose plugin, or no engine that answers.
+    """
+    if shutil.which("docker") is None:
+        raise ToolMissing("docker is not installed", hint=_INSTALL)
+    try:
+        run(("docker", "version", "--format", "{{.Server.Version}}"), timeout=_PATIENCE)
+    except CommandFailed as error:
+        words = error.output.strip().splitlines()
+        raise ToolMissing(
+            f"the docker program is here, and no Docker engine answers: {words[-1] if words else 'no word from it'}",
+            hint="Start one (systemctl start docker), or see what it would run: tritonkit render compose",
+        ) from error
+    try:
+        run(("docker", "compose", "version"), timeout=_PATIENCE)
+    except CommandFailed as error:
+        raise ToolMissing("docker has no Compose plugin (docker compose)", hint=_INSTALL) from error
+
+
+def up(composition: Composition, project: Path, *, start_timeout: float, detach: bool) -> int:
+    """Bring a composition up; its exit code. Without ``detach`` that is when somebody stops it.
+
+    Raises:
+        RepositoryConflict: a file that tritonkit did not write is in the way.
+        LaunchFailed: with ``detach``, not every container became healthy; they are taken down again.
+    """
+    file = write(composition, folder(project))
+    if not detach:
+        return _interactive(*_compose(file), "up")
+    argv = (*_compose(file), "up", "--detach", "--wait", "--wait-timeout", str(max(1, round(start_timeout))))
+    try:
+        run(argv)
+    except CommandFailed as error:
+        logs = run((*_compose(file), "logs", "--no-color", "--tail", "20"))
+        down(project)
+        raise LaunchFailed(f"not every container became healthy:\n{error.output.strip()}\n{logs.strip()}") from error
+    return 0
+
+
+def is_up(project: Path) -> bool:
+    """Whether a composition of this project was brought up, and not yet taken down."""
+    return (folder(project) / COMPOSE).is_file()
+
+
+def down(project: Path) -> None:
+    """Stop and remove the containers of a project's composition, and forget it.
+
+    Raises:
+        ToolMissing: no Docker engine answers.
+        CommandFailed: docker failed; its words are in the error.
+    """
+    check()
+    file = folder(project) / COMPOSE
+    run((*_compose(file), "down", "--volumes"))
+    shutil.rmtree(file.parent)
+
+
+def _compose(file: Path) -> tuple[str, ...]:
+    return ("docker", "compose", "--file", str(file))
+
+
+def _interactive(*argv: str) -> int:
+    """Run a program that has the terminal, and Ctrl-C, for itself."""
+    process = subprocess.Popen(argv)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            # It has had the same signal, and stops its containers in order.
+            continue
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
