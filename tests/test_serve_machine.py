@@ -363,15 +363,13 @@ def test_a_daemon_that_is_given_up_gives_up_its_servers() -> None:
     alone = begin((daemon("mps"), server("a", needs=("mps",))), replace(POLICY, max_restarts=0), 0)
     for event in (Tick(), Spawned("mps", 1), BecameReady("mps", 1), Spawned("a", 2), BecameReady("a", 2)):
         alone, _ = step(alone, event, 0)
-    alone = stepped(
-        alone, 1, (Exited("mps", 1, 1), [Clean("mps"), Kill("a")]), (Exited("a", 2, -9), [Clean("a")])
-    )
+    alone = stepped(alone, 1, (Exited("mps", 1, 1), [Clean("mps"), Kill("a")]), (Exited("a", 2, -9), [Clean("a")]))
     assert (alone.over, alone.failed) == (True, "mps")
 
 
 def test_a_gateway_that_is_given_up_fails_the_deployment() -> None:
     state = full(replace(POLICY, max_restarts=0))
-    stop = [Clean("gateway"), Terminate("a"), Terminate("b"), Terminate("c")]
+    stop: list[Action] = [Clean("gateway"), Terminate("a"), Terminate("b"), Terminate("c")]
     assert stepped(state, 1, (Exited("gateway", 5, 1), stop)).failed == "gateway"
 
 
@@ -461,7 +459,9 @@ def test_whatever_happens(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(5, 60))):
         if data.draw(st.booleans()):
             # Most of the time all goes well.
-            ready: list[Event] = [BecameReady(name, pid) for name, pid in world.alive.items() if name not in world.asked]
+            ready: list[Event] = [
+                BecameReady(name, pid) for name, pid in world.alive.items() if name not in world.asked
+            ]
             gone: list[Event] = [Exited(name, world.alive[name], -9) for name in sorted(world.asked)]
             state = drain(world, state, [*ready, *gone], now)
         now += data.draw(st.sampled_from([0.0, 0.5, 2.0, 11.0, 70.0]))
@@ -511,5 +511,7 @@ def drain(world: World, state: State, pending: list[Event], now: float) -> State
                 assert all(state.process(need).phase is Phase.READY for need in one.needs)
         due = next_deadline(state)
         # A past deadline would be waited for with no pause. Only what is just being started may have one.
-        assert due is None or due > now or any(one.phase is Phase.STARTING and one.pid is None for one in state.processes)
+        assert (
+            due is None or due > now or any(one.phase is Phase.STARTING and one.pid is None for one in state.processes)
+        )
     return state

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tritonkit.cli.console import print_json, print_table
+from tritonkit.cli.console import messages, print_json, print_table
+from tritonkit.cli.planned import print_plan
 from tritonkit.cli.served import Assignments, Targets, served
 from tritonkit.client.ports import DEFAULT_PORTS
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from tritonkit.serve import Plan
 
 FOLLOW_PERIOD = 0.2
-# What a plan shows of a process's environment: what tritonkit sets, and not all that the user has.
-SHOWN_VARIABLES = ("LD_LIBRARY_PATH", "PATH", "TRITONKIT_DEPLOYMENT")
 
 
 def register(app: typer.Typer) -> None:
@@ -39,6 +37,17 @@ def up(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be started, and end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print JSON.")] = False,
+    gpus: Annotated[
+        str | None,
+        typer.Option(
+            metavar="0,1|UUID,...|all|none",
+            help="The GPUs to serve on, each with a server of its own; none serves on the CPU.",
+        ),
+    ] = None,
+    mps: Annotated[
+        Literal["auto", "on", "off"],
+        typer.Option(help="Whether the servers of a GPU share it through an MPS daemon; auto where it can be."),
+    ] = "auto",
     host: Annotated[str, typer.Option(help="The IPv4 address to listen on.")] = "127.0.0.1",
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = DEFAULT_PORTS["http"],
     grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = DEFAULT_PORTS["grpc"],
@@ -54,6 +63,18 @@ def up(
         list[str] | None,
         typer.Option(metavar="--FLAG=VALUE", help="A further flag of tritonserver; may be repeated."),
     ] = None,
+    allow_model_control: Annotated[
+        bool, typer.Option("--allow-model-control", help="Let clients load and unload models through the gateway.")
+    ] = False,
+    tokens: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Serve only requests that bear a token of this file.")
+    ] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Serve over TLS, with this certificate and key (PEM).")
+    ] = None,
+    max_request_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="The longest request that the gateway takes, as in 256MiB.")
+    ] = None,
 ) -> None:
     """Build a spec's repository if it is not current, and serve it until Ctrl-C, or in the background with --detach."""
     from tritonkit import serve
@@ -66,16 +87,27 @@ def up(
         project=Path.cwd(),
         spec=chosen.spec and chosen.spec.resolve(),
         models=chosen.models,
+        servers=chosen.servers,
+        gpus=None if gpus is None else _words(gpus),
+        mps=mps,
         host=host,
         ports={"http": http_port, "grpc": grpc_port, "metrics": metrics_port},
         log_verbose=log_verbose,
         server_args=tuple(server_arg or ()),
+        allow_model_control=allow_model_control,
+        tokens_file=tokens and tokens.resolve(),
+        tls_certificate=tls_certificate and tls_certificate.resolve(),
+        max_request_bytes=None if max_request_size is None else _size(max_request_size),
         policy=serve.Policy(start_timeout=start_timeout, stop_timeout=stop_timeout),
     )
-    plan = serve.plan(request, serve.survey(request))
+    found = serve.survey(request)
+    plan = serve.plan(request, found)
     if dry_run:
-        _print_plan(plan, as_json)
-    elif detach:
+        print_plan(plan, found.machine.gpus, as_json=as_json)
+        return
+    for note in plan.notes:
+        messages().print(f"note: {note}", markup=False)
+    if detach:
         _up_detached(plan)
     else:
         _up_foreground(plan)
@@ -182,24 +214,19 @@ def _up_detached(plan: Plan) -> None:
     typer.echo(guide(deployment, stop="tritonkit down"))
 
 
-def _print_plan(plan: Plan, as_json: bool) -> None:
-    if as_json:
-        document = asdict(plan)
-        for process in document["processes"]:
-            process["env"] = _shown(process["env"])
-        print_json(document)
-        return
-    for process in plan.processes:
-        rows = [
-            ("program", process.argv[0]),
-            *(("", argument) for argument in process.argv[1:]),
-            *(("environment", f"{name}={value}") for name, value in _shown(process.env).items()),
-            ("folder", process.cwd),
-            ("log", process.log),
-            ("ready when", process.check),
-        ]
-        print_table(("process", process.name), rows)
+def _words(gpus: str) -> tuple[str, ...]:
+    words = tuple(word.strip() for word in gpus.split(","))
+    if not all(words) or (len(words) > 1 and {"all", "none"} & set(words)):
+        raise typer.BadParameter(
+            "expected indices or UUIDs with commas between them, or all, or none", param_hint="--gpus"
+        )
+    return words
 
 
-def _shown(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: environment[name] for name in SHOWN_VARIABLES if name in environment}
+def _size(text: str) -> int:
+    from tritonkit.spec.sizes import size_in_bytes
+
+    try:
+        return size_in_bytes(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--max-request-size") from None

@@ -119,15 +119,19 @@ def _restart(state: State, name: str, now: float) -> State:
     if state.stopping:
         return state
     asked = state.process(name)
-    related = {*asked.needs, *(process.name for process in state.dependants(name))}
+    dependants = {process.name for process in state.dependants(name)}
     for process in state.processes:
         given_up = process.phase is Phase.FAILED and process.pid is None
-        if process.name == name and process.live:
-            state = _put(state, replace(process, excused=True, failures=0))
-        elif (process.name == name and process.phase is Phase.BACKOFF) or (
-            process.name in {name, *related} and given_up
-        ):
-            state = _put(state, replace(process, phase=Phase.WAITING, since=now, failures=0))
+        if process.name == name:
+            fresh = replace(process, asks=process.asks + 1, failures=0, excused=process.live)
+            state = _put(state, fresh)
+            given_up = given_up or process.phase is Phase.BACKOFF
+        elif process.name in dependants:
+            state = _put(state, replace(process, failures=0))
+        elif process.name not in asked.needs:
+            continue
+        if given_up:
+            state = _put(state, replace(state.process(process.name), phase=Phase.WAITING, since=now, failures=0))
     return state
 
 

@@ -1,12 +1,12 @@
 """How a deployment is, as the supervisor's rules see it. Every process is in one named phase::
 
-    WAITING ──spawn──> STARTING ──ready──> READY ──stop──> STOPPING ──exit──> STOPPED
-       ^                  │                  │                │
-       │           refused, too late     sick, died      too late
-       │                  v                  v                v
-       │               KILLING ───exit──> BACKOFF          KILLING ──exit──> STOPPED
-       │                  │                  │
-       └── it is due, or its end was asked ──┴──> FAILED, when it is the last time, or it cannot be killed
+WAITING ──spawn──> STARTING ──ready──> READY ──stop──> STOPPING ──exit──> STOPPED
+   ^                  │                  │                │
+   │           refused, too late     sick, died      too late
+   │                  v                  v                v
+   │               KILLING ───exit──> BACKOFF          KILLING ──exit──> STOPPED
+   │                  │                  │
+   └── it is due, or its end was asked ──┴──> FAILED, when it is the last time, or it cannot be killed
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class Process:
         starts: how often it was started.
         failures: how often it ended unasked, without a stable time in between.
         was_ready: whether it was ready at least once.
+        asks: how often somebody asked that it be started again.
         excused: whether it is to be started again as soon as it has ended, which counts as no failure of its own.
         reason: why it last ended unasked; empty when it never did.
     """
@@ -64,6 +65,7 @@ class Process:
     starts: int = 0
     failures: int = 0
     was_ready: bool = False
+    asks: int = 0
     excused: bool = False
     reason: str = ""
 

@@ -64,6 +64,22 @@ def dead_children(pid: int) -> frozenset[int]:
     return frozenset(child for child in _children(pid) if (_stat(child) or ["X"])[0] == "Z")
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped the process (not a debugger), so that it does nothing until it is continued."""
+    return (_stat(pid) or ["X"])[0] == "T"
+
+
+def descendants(pid: int) -> list[int]:
+    """The children of ``pid``, theirs, and so on; the dead ones that nobody has collected included."""
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        children = [child for child in _children(waiting.pop()) if child not in found]
+        found += children
+        waiting += children
+    return found
+
+
 def port_holder(port: int) -> str | None:
     """Who listens on a TCP port: ``PID (command line)``; None when it cannot be told (another user's)."""
     inodes = set(_listening(port))

@@ -174,7 +174,9 @@ def _unserved(entries: Sequence[Server], models: Mapping[str, tuple[str, ...]], 
     left = [name for name in machine.models if name not in served]
     if not left or not entries:
         return []
-    words = f"no server has the model{'s' if len(left) > 1 else ''} {', '.join(left)}; add them to one, or leave them out"
+    words = (
+        f"no server has the model{'s' if len(left) > 1 else ''} {', '.join(left)}; add them to one, or leave them out"
+    )
     origin = entries[0].fault("", words)
     return [Fault(origin.file, origin.line, "servers", words)]
 
@@ -236,6 +238,8 @@ def _sum_faults(gpu: Gpu, seats: Sequence[Seat]) -> list[Fault]:
     limits = [(seat, seat.entry.memory_limit) for seat in seats if seat.entry.memory_limit is not None]
     if sum(limit for _, limit in limits) > gpu.memory_total:
         each = ", ".join(f"{seat.name} {shown_size(limit)}" for seat, limit in limits)
-        message = f"GPU {gpu.index} has {gpu.memory_total / 2**30:.1f} GiB of memory, less than the limits on it: {each}"
+        message = (
+            f"GPU {gpu.index} has {gpu.memory_total / 2**30:.1f} GiB of memory, less than the limits on it: {each}"
+        )
         faults.append(limits[-1][0].entry.fault("memory_limit", message))
     return faults

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from tritonkit.errors import TritonkitError
 from tritonkit.serve import ports
 from tritonkit.serve.backend_directory import assemble
-from tritonkit.serve.plans import Host, Request
+from tritonkit.serve.plans import LOOPBACK, SERVICES, Host, Request, seats
 from tritonkit.serve.preflight import preflight
+from tritonkit.serve.shares import Machine
 from tritonkit.tools import tritonserver
 
 
@@ -21,21 +23,60 @@ def survey(request: Request) -> Host:
         ToolMissing: there is no tritonserver, or something that it needs.
         LaunchFailed: a port is taken.
     """
-    models = request.models or _models(request.repository)
+    models = tuple(request.models or _models(request.repository))
     address = ports.resolve(request.host)
     server = tritonserver.find()
     preflight(server)
-    return Host(
+    host = Host(
         server=server,
         backend_directory=assemble(server),
         models=models,
         address=address,
-        ports=ports.choose(address, request.ports),
+        ports={},
         programs=tritonserver.environment_programs() if server.bundled else None,
         library_path=tritonserver.library_path() if server.bundled else "",
         environment=dict(os.environ),
         deployment=os.urandom(4).hex(),
     )
+    if not request.is_spread:
+        return replace(host, ports=ports.choose(address, request.ports))
+    return _spread(request, host)
+
+
+def _spread(request: Request, host: Host) -> Host:
+    # Only a request that is spread over servers pays for these.
+    from tritonkit.serve import gateway, gpus, mps, runtime
+    from tritonkit.serve.stored_models import stored_models
+    from tritonkit.tools import haproxy
+
+    asked = request.gpus is not None and not request.on_cpu
+    on_gpus = request.is_placed and not request.on_cpu
+    present = (gpus.inventory() if asked else gpus.present()) if on_gpus else ()
+    machine = Machine(
+        gpus=gpus.select(request.gpus or (), present) if asked else present,
+        present=present,
+        models=request.models or stored_models(request.repository, host.models),
+        python_backends=_python_backends(host),
+        mps_program=mps.located(),
+    )
+    count = len(seats(request, machine))
+    if request.tokens_file is not None:
+        gateway.check_tokens(request.tokens_file)
+    # The servers' own ports are not looked at with the public ones: of these a taken one is named.
+    own = ports.choose(LOOPBACK, {f"{service} {seat}": 0 for seat in range(count) for service in SERVICES})
+    return replace(
+        host,
+        ports=ports.choose(host.address, request.ports),
+        machine=machine,
+        server_ports=tuple({service: own[f"{service} {seat}"] for service in SERVICES} for seat in range(count)),
+        haproxy=haproxy.find() if count > 1 or request.is_guarded else None,
+        runtime=runtime.runtime_directory(host.deployment),
+    )
+
+
+def _python_backends(host: Host) -> frozenset[str]:
+    """The backends whose instances are processes of their own."""
+    return frozenset({"python", *(file.parent.name for file in host.backend_directory.glob("*/model.py"))})
 
 
 def _models(repository: Path) -> tuple[str, ...]:
