@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 
 from tritonkit import __version__
-from tritonkit.cli import bench, build, check, doctor, export, import_repository, infer, init, schema, serve, top
+from tritonkit.cli import (
+    bench,
+    build,
+    check,
+    doctor,
+    export,
+    import_repository,
+    infer,
+    init,
+    render,
+    running,
+    schema,
+    serve,
+    top,
+)
 from tritonkit.cli.console import ErrorGroup
 
 app = typer.Typer(
@@ -48,9 +62,6 @@ doctor.register(app)
 infer.register(app)
 bench.register(app)
 serve.register(app)
+running.register(app)
 top.register(app)
-
-
-def main() -> None:
-    """Entry point of the ``tritonkit`` program."""
-    app()
+render.register(app)

@@ -1,15 +1,13 @@
-"""``up``, ``status``, ``logs`` and ``down``: a project's deployment, from the command line."""
+"""``up``: a project's deployment, from the command line."""
 
 from __future__ import annotations
 
-import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tritonkit.cli.console import messages, print_json, print_table
+from tritonkit.cli.console import messages
 from tritonkit.cli.planned import print_plan
 from tritonkit.cli.served import Assignments, Targets, served
 from tritonkit.client.ports import DEFAULT_PORTS
@@ -17,16 +15,11 @@ from tritonkit.client.ports import DEFAULT_PORTS
 if TYPE_CHECKING:
     from tritonkit.serve import Plan
 
-FOLLOW_PERIOD = 0.2
-
 
 def register(app: typer.Typer) -> None:
-    """Add the commands to the program."""
+    """Add the command to the program."""
     example = "Example: tritonkit up spec.yaml --detach && tritonkit status && tritonkit down"
     app.command(epilog=example)(up)
-    app.command(epilog="Example: tritonkit status --json")(status)
-    app.command(epilog="Example: tritonkit logs --follow --tail 20")(logs)
-    app.command(epilog="Example: tritonkit down")(down)
 
 
 def up(
@@ -78,9 +71,13 @@ def up(
 ) -> None:
     """Build a spec's repository if it is not current, and serve it until Ctrl-C, or in the background with --detach."""
     from tritonkit import serve
+    from tritonkit.serve.state import refuse_second
 
     if as_json and not dry_run:
         raise typer.BadParameter("--json goes with --dry-run")
+    if not dry_run:
+        # Before anything is built.
+        refuse_second(Path.cwd())
     chosen = served(targets or [], assignments or [], dry_run=dry_run)
     request = serve.Request(
         repository=chosen.repository.resolve(),
@@ -111,83 +108,6 @@ def up(
         _up_detached(plan)
     else:
         _up_foreground(plan)
-
-
-def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Show what runs in this folder: its servers, models and addresses."""
-    from tritonkit import serve
-    from tritonkit.cli.deployment import addresses, duration, models
-
-    deployment = serve.running(Path.cwd())
-    loaded = models(deployment)
-    if as_json:
-        print_json({**asdict(deployment), "models": [asdict(model) for model in loaded]})
-        return
-    typer.echo(addresses(deployment))
-    print_table(
-        ("server", "state", "for", "pid", "restarts", "last fault"),
-        [
-            (
-                server.name,
-                server.phase,
-                duration(time.time() - server.since),
-                server.pid or "-",
-                server.restarts,
-                server.reason.partition("\n")[0] or "-",
-            )
-            for server in deployment.servers
-        ],
-        right=("for", "pid", "restarts"),
-    )
-    if loaded:
-        print_table(
-            ("model", "version", "state", "reason"),
-            [(model.name, model.version or "-", model.state or "-", model.reason or "-") for model in loaded],
-        )
-
-
-def logs(
-    server: Annotated[
-        str | None, typer.Argument(help="One server's name, or `supervisor`. Default: every server.")
-    ] = None,
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with what is added, until the servers have stopped.")
-    ] = False,
-    tail: Annotated[int, typer.Option(min=0, metavar="LINES", help="How many of the last lines.")] = 100,
-) -> None:
-    """Print the logs of this folder's servers, also those of a run that has ended."""
-    from tritonkit.serve.logs import Follower, files
-    from tritonkit.serve.state import recorded
-
-    followers = {name: Follower(path, last=tail) for name, path in files(Path.cwd(), server).items()}
-    while True:
-        deployment = recorded(Path.cwd())
-        ended = not follow or deployment is None or not deployment.alive
-        for name, follower in followers.items():
-            lines = follower.read()
-            for line in [*lines, *follower.rest()] if ended else lines:
-                typer.echo(line if len(followers) == 1 else f"{name} | {line}")
-        if ended:
-            return
-        time.sleep(FOLLOW_PERIOD)
-
-
-def down() -> None:
-    """Stop what runs in this folder, and wait for its end."""
-    from tritonkit import serve
-    from tritonkit.cli.deployment import spinner
-
-    with spinner("stopping"):
-        stopped = serve.down(Path.cwd())
-    if stopped.deployment is not None:
-        names = ", ".join(server.name for server in stopped.deployment.servers)
-        how = " (killed: it did not end in time)" if stopped.killed else ""
-        typer.echo(f"stopped {names}, serving {stopped.deployment.repository}{how}")
-    elif stopped.leftover:
-        processes = "1 process" if stopped.leftover == 1 else f"{stopped.leftover} processes"
-        typer.echo(f"ended {processes} that a killed run had left")
-    else:
-        typer.echo("nothing is running here")
 
 
 def _up_foreground(plan: Plan) -> None:

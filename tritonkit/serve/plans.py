@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tritonkit.client.ports import DEFAULT_PORTS
-from tritonkit.errors import TritonkitError
+from tritonkit.errors import UsageError
 from tritonkit.serve import shares
 from tritonkit.serve.ports import join
 from tritonkit.serve.processes import Plan, Policy, ProcessSpec, ServerCheck, environment
@@ -142,7 +142,7 @@ def plan(request: Request, host: Host) -> Plan:
 
     Raises:
         SpecError: its servers cannot share this machine as they say; every fault is in it.
-        TritonkitError: what is asked for cannot work, such as a path that the Python stub cannot take.
+        UsageError: what is asked for cannot work, such as a path that the Python stub cannot take.
     """
     check_server_args(request.server_args)
     if host.server.bundled:
@@ -248,7 +248,12 @@ def _environment(host: Host, marked: str) -> dict[str, str]:
 
 def _check_path(what: str, path: Path) -> None:
     if not _SHELL_SAFE.fullmatch(str(path)):
-        raise TritonkitError(
+        raise UsageError(
             f"{what} has a space or a character with a meaning to a shell in its path: {str(path)!r}",
             hint="tritonserver passes such a path to a shell unquoted, and would hang. Move or rename it.",
+        )
+    if not str(path).isascii():
+        raise UsageError(
+            f"{what} has a letter that is not ASCII in its path: {str(path)!r}",
+            hint="The Python stub of this tritonserver cannot read such a path. Move or rename it.",
         )

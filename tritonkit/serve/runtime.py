@@ -1,4 +1,4 @@
-"""The short folder for the sockets of a deployment: the path of a Unix socket may have 107 bytes, no more."""
+"""The short folder for the sockets of a deployment: their paths may have 108 bytes, and a project's may be longer."""
 
 from __future__ import annotations
 

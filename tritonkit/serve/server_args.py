@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tritonkit.errors import TritonkitError
+from tritonkit.errors import UsageError
 
 # Flags that tritonkit sets itself, and the option of `tritonkit up` that changes them, where there is one.
 _OWN_FLAGS = {
@@ -34,12 +34,12 @@ def check_server_args(arguments: Iterable[str]) -> None:
     """Refuse what is no flag of tritonserver, and the flags that tritonkit sets itself.
 
     Raises:
-        TritonkitError: there is one.
+        UsageError: there is one.
     """
     for argument in arguments:
         flag, _, value = argument.partition("=")
         if not flag.startswith("--") or any(letter.isspace() for letter in flag):
-            raise TritonkitError(
+            raise UsageError(
                 f"--server-arg {argument!r}: expected one flag of tritonserver with its value, "
                 "like --server-arg=--rate-limit=off"
             )
@@ -47,7 +47,7 @@ def check_server_args(arguments: Iterable[str]) -> None:
         meant = next((own for own in _OWN_FLAGS if own.startswith(flag)), None)
         if meant is not None or value.startswith("python,shm-region-prefix-name"):
             own = _OWN_FLAGS.get(meant or "")
-            raise TritonkitError(
+            raise UsageError(
                 f"--server-arg {argument}: tritonkit sets this flag itself",
                 hint=f"Use tritonkit's own option {own}." if own else None,
             )

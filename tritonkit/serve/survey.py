@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from tritonkit.errors import TritonkitError
+from tritonkit.errors import UsageError
 from tritonkit.serve import ports
 from tritonkit.serve.backend_directory import assemble
 from tritonkit.serve.plans import LOOPBACK, SERVICES, Host, Request, seats
@@ -14,12 +14,14 @@ from tritonkit.serve.preflight import preflight
 from tritonkit.serve.shares import Machine
 from tritonkit.tools import tritonserver
 
+_SHOWN = 5
+
 
 def survey(request: Request) -> Host:
     """Look at everything that the plan depends on. The backend directory is assembled when it is not there.
 
     Raises:
-        TritonkitError: the repository cannot be served, or a port cannot be listened on.
+        UsageError: the repository cannot be served, or the address or a port cannot be listened on.
         ToolMissing: there is no tritonserver, or something that it needs.
         LaunchFailed: a port is taken.
     """
@@ -83,17 +85,32 @@ def _models(repository: Path) -> tuple[str, ...]:
     try:
         entries = list(repository.iterdir())
     except FileNotFoundError:
-        raise TritonkitError(
+        raise UsageError(
             f"{repository}: no such model repository", hint="Build one with: tritonkit build-repo spec.yaml"
         ) from None
     except NotADirectoryError:
-        raise TritonkitError(f"{repository}: not a folder, so not a model repository") from None
+        raise UsageError(f"{repository}: not a folder, so not a model repository") from None
     except OSError as error:
-        raise TritonkitError(f"{repository}: cannot be read: {error.strerror}") from error
+        raise UsageError(f"{repository}: cannot be read: {error.strerror}") from error
     names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     if not names:
-        raise TritonkitError(
+        raise UsageError(
             f"{repository}: holds no model: a model repository has one folder for each model",
             hint="Build one with: tritonkit build-repo spec.yaml",
         )
+    others = [name for name in names if not _looks_like_model(repository / name)]
+    if others:
+        shown = ", ".join(others[:_SHOWN]) + (f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else "")
+        raise UsageError(
+            f"{repository}: not a model repository: no model is in {shown} (a model's folder has a config.pbtxt "
+            "or a folder for each version, named by its number)",
+            hint="Name the folder that holds the models' folders, and remove from it what is no model.",
+        )
     return tuple(names)
+
+
+def _looks_like_model(folder: Path) -> bool:
+    try:
+        return (folder / "config.pbtxt").exists() or any(entry.name.isdigit() for entry in folder.iterdir())
+    except OSError:
+        return False
