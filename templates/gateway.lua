@@ -23,27 +23,16 @@ local function fail(applet, status, words)
   answer(applet, status, "application/json", '{"error":"' .. escaped(words) .. '"}')
 end
 
--- An answer before the end of the request would reach a client that is still sending as a broken connection.
-local function drop_body(applet)
+-- Refuses a gRPC call, once all of it has been read, with the status and the words of the header `refusal`.
+core.register_service("refuse", "http", function(applet)
   repeat local part = applet:receive(16384) until part == nil or #part == 0
-end
-
-core.register_service("refuse_http", "http", function(applet)
-  drop_body(applet)
-  local status = applet:get_var("txn.status")
-  if status == 401 then applet:add_header("www-authenticate", "Bearer") end
-  fail(applet, status, applet:get_var("txn.words"))
-end)
-
-core.register_service("refuse_grpc", "http", function(applet)
-  drop_body(applet)
-  local words = applet:get_var("txn.words"):gsub("[^ -$&-~]", function(letter)
-    return string.format("%%%02X", letter:byte())
-  end)
+  local status, words = applet.headers["refusal"][0]:match("^(%d+) (.*)$")
   applet:set_status(200)
   applet:add_header("content-type", "application/grpc")
-  applet:add_header("grpc-status", tostring(applet:get_var("txn.status")))
-  applet:add_header("grpc-message", words)
+  applet:add_header("grpc-status", status)
+  applet:add_header("grpc-message", (words:gsub("[^ -$&-~]", function(letter)
+    return string.format("%%%02X", letter:byte())
+  end)))
   applet:start_response()
 end)
 

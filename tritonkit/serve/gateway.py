@@ -202,6 +202,7 @@ def files(backends: Sequence[Backend], options: GatewayOptions, *, folder: Path,
         options=options,
         local=local_socket(runtime),
         exporter=runtime / "exporter.sock",
+        refusals=runtime / "refusals.sock",
         script=folder / SCRIPT,
         states=folder / STATES,
         # A model that is being loaded makes its server unready as a whole: with model control that is everyday.
