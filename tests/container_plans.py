@@ -1,104 +1,46 @@
-"""Plans with GPUs and a gateway, as values: no GPU is needed to render them."""
+"""Plans for containers, on GPUs that this machine does not have: NVML's answer is injected, all else is as it is."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
-from tritonkit.serve.gateway import Backend, GatewayOptions, gateway_process
-from tritonkit.serve.processes import DaemonCheck, Folder, Plan, Policy, ProcessSpec, ServerCheck, Share, environment
-from tritonkit.serve.runtime import runtime_directory
-from tritonkit.serve.warden import mark
+from serving import echo_repository
+
+from tritonkit import serve
+from tritonkit.serve import container_host
+from tritonkit.serve.containers import TRITON_IMAGE
+from tritonkit.serve.gpus import Gpu
+from tritonkit.serve.processes import Plan
+from tritonkit.spec.servers import Server
 
 UUID = "GPU-00000000-1111-2222-3333-44444444444{}"
-DEPLOYMENT = "0a1b2c3d"
+H200 = {
+    "name": "NVIDIA H200", "multiprocessors": 132, "memory_total": 141 * 2**30, "memory_used": 0,
+    "compute_capability": "9.0",
+}  # fmt: skip
 
 
-def plan(project: Path, *, gpus: int = 1, replicas: int = 2, mps: bool = True) -> Plan:
-    """Two servers at 30 and 60 percent on each GPU, or replicas on the CPU, and a gateway where there are several."""
-    daemons = [_daemon(project, gpu) for gpu in range(gpus)] if mps else []
-    names = [(f"server-gpu{gpu}-{part}", gpu) for gpu in range(gpus) for part in (30, 60)] if gpus else []
-    names = names or [(f"server-r{number}" if replicas > 1 else "server", -1) for number in range(replicas)]
-    servers = [
-        _server(project, name, 8100 + 10 * number if len(names) > 1 else 8000, gpu, mps=mps)
-        for number, (name, gpu) in enumerate(names)
-    ]
-    gateway = [_gateway(project, servers)] if len(servers) > 1 else []
-    return Plan(
-        deployment=DEPLOYMENT,
-        project=project,
-        repository=project / "model_repository",
-        spec=project / "spec.yaml",
-        addresses={"http": "127.0.0.1:8000", "grpc": "127.0.0.1:8001", "metrics": "127.0.0.1:8002"},
-        processes=(*daemons, *servers, *gateway),
-        policy=Policy(),
-    )
-
-
-def _daemon(project: Path, gpu: int) -> ProcessSpec:
-    name = f"mps-{gpu}"
-    around = runtime_directory(DEPLOYMENT) / name
-    keeping = project / ".tritonkit"
-    return ProcessSpec(
-        name=name,
-        argv=("/usr/bin/nvidia-cuda-mps-control", "-f"),
-        env=environment(
-            {},
-            mark(DEPLOYMENT, name),
-            CUDA_VISIBLE_DEVICES=UUID.format(gpu),
-            CUDA_MPS_PIPE_DIRECTORY=str(around / "pipe"),
-            CUDA_MPS_LOG_DIRECTORY=str(around / "log"),
-        ),
-        cwd=keeping / "run" / name,
-        log=keeping / "logs" / f"{name}.log",
-        mark=mark(DEPLOYMENT, name),
-        check=DaemonCheck(Path("/usr/bin/nvidia-cuda-mps-control"), around / "pipe"),
-    )
-
-
-def _server(project: Path, name: str, port: int, gpu: int, *, mps: bool) -> ProcessSpec:
-    keeping, marked = project / ".tritonkit", mark(DEPLOYMENT, name)
-    addresses = {service: f"127.0.0.1:{port + n}" for n, service in enumerate(("http", "grpc", "metrics"))}
+def plan(project: Path, *, gpus: int = 1, replicas: int = 2, mps: Any = "auto", **changes: Any) -> Plan:
+    """Servers at 30 and 60 percent on each of so many GPUs, or without any, so many replicas on the CPU."""
     repository = project / "model_repository"
-    pipe = runtime_directory(DEPLOYMENT) / f"mps-{gpu}" / "pipe" if mps and gpu >= 0 else None
-    share = None
-    variables: dict[str, str] = {}
-    folders: tuple[Folder, ...] = ()
-    served = repository
-    if gpu >= 0:
-        percentage = float(name.rpartition("-")[2])
-        share = Share(gpu, UUID.format(gpu), pipe, percentage if mps else None, None, 132)
-        variables["CUDA_VISIBLE_DEVICES"] = UUID.format(gpu)
-        served = keeping / "views" / name
-        config = f'name: "m"\nparameters {{ key: "at" value {{ string_value: "{repository}/m" }} }}\n'
-        folders = (Folder(served, files={"m/config.pbtxt": config}, links={"m/1": repository / "m" / "1"}),)
-    if pipe is not None:
-        variables |= {"CUDA_MPS_PIPE_DIRECTORY": str(pipe), "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": f"{percentage:g}"}
-    return ProcessSpec(
-        name=name,
-        argv=(
-            "/opt/tritonserver/bin/tritonserver",
-            f"--model-repository={served}",
-            "--backend-directory=/opt/tritonserver/backends",
-            *(f"--{service}-port={address.rpartition(':')[2]}" for service, address in addresses.items()),
-        ),
-        env=environment({}, marked, **variables),
-        cwd=keeping / "run" / name,
-        log=keeping / "logs" / f"{name}.log",
-        mark=marked,
-        check=ServerCheck(addresses["http"], f"tritonkit-{marked}", ("m",), share),
-        addresses=addresses,
-        needs=(f"mps-{gpu}",) if pipe is not None else (),
-        folders=folders,
-    )
-
-
-def _gateway(project: Path, servers: list[ProcessSpec]) -> ProcessSpec:
-    return gateway_process(
-        [Backend(server.name, **server.addresses, models=("m",)) for server in servers],
-        GatewayOptions(),
-        program=Path("/usr/sbin/haproxy"),
+    if not repository.exists():
+        echo_repository(repository)
+    if gpus:
+        servers = tuple(Server(f"at{part}", index, thread_percentage=float(part)) for index, part in enumerate((30, 60)))
+        if mps == "off":
+            servers = (Server("one"), Server("other", 1))
+    else:
+        servers = (Server("server", replicas=replicas),)
+    here = tuple(Gpu(index=index, uuid=UUID.format(index), **H200) for index in range(gpus))  # type: ignore[arg-type]
+    request = serve.Request(
+        repository=repository,
         project=project,
-        runtime=runtime_directory(DEPLOYMENT),
-        deployment=DEPLOYMENT,
-        inherited_env={},
+        servers=servers,
+        gpus=tuple(str(gpu.index) for gpu in here) or ("none",),
+        mps=mps,
+        **changes,
     )
+    with mock.patch("tritonkit.serve.gpus.inventory", return_value=here):
+        return serve.plan(request, container_host.survey(request, TRITON_IMAGE))

@@ -53,9 +53,10 @@ def base() -> str:
 def build(dockerfile: str, tag: str, *, image: str, folder: Path) -> str:
     """Build a Dockerfile of docker/ on ``image``; the tag."""
     configuration, lent = _pip(folder)
+    volumes = [word for place in lent for word in ("--volume", f"{place}:{place}:ro")]
     buildah(
         "bud", *ISOLATION, "--layers", "--format", "docker", "--build-arg", f"BASE={image}",
-        "--secret", f"id=pip,src={configuration}", *(word for place in lent for word in ("--volume", f"{place}:{place}:ro")),
+        "--secret", f"id=pip,src={configuration}", *volumes,
         "--file", str(ROOT / "docker" / dockerfile), "--tag", tag, str(ROOT),
     )  # fmt: skip
     return tag

@@ -22,11 +22,12 @@ from tritonkit.errors import RepositoryConflict
 from tritonkit.serve.composition_files import write
 from tritonkit.serve.containers import GATEWAY_IMAGE, TRITON_IMAGE, Composition, Images, compose, render
 from tritonkit.serve.processes import Plan
+from tritonkit.serve.runtime import runtime_directory
 
 SHAPES: dict[str, dict[str, Any]] = {
     "two servers on a GPU": {"gpus": 1},
     "four servers on two GPUs": {"gpus": 2},
-    "without MPS": {"gpus": 2, "mps": False},
+    "without MPS": {"gpus": 2, "mps": "off"},
     "replicas on the CPU": {"gpus": 0, "replicas": 2},
     "one server on the CPU": {"gpus": 0, "replicas": 1},
 }
@@ -57,11 +58,17 @@ def written(made: Plan, *, folder: Path | None = None) -> tuple[Composition, Pat
     return composition, folder
 
 
+def there(made: Plan, text: str) -> str:
+    """A text of the plan with the folders of the containers."""
+    text = text.replace(str(made.project / ".tritonkit"), "/tritonkit").replace(str(made.repository), "/models")
+    return text.replace(str(runtime_directory(made.deployment)), "/run/tritonkit")
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A project whose path holds what YAML, a shell or Compose could trip over."""
     folder = tmp_path / 'it\'s $HOME: a #1 "project"'
-    (folder / "model_repository" / "m" / "1").mkdir(parents=True)
+    folder.mkdir()
     return folder
 
 
@@ -77,13 +84,12 @@ def test_compose_understands_every_process_of_the_plan(project: Path, shape: str
         assert service["network_mode"] == "host"
         assert service["restart"] == "unless-stopped"
         assert service["stop_grace_period"] == "35s"
-        # No argument and no variable is lost, and none names a folder of this machine.
-        command = service["command"]
-        program_name = Path(process.argv[0]).name
-        assert command[-len(process.argv) :][0] == program_name
-        assert len(command) == len(process.argv) + (2 if "CUDA_MPS_PIPE_DIRECTORY" in process.env else 0)
-        assert service["environment"].keys() == process.env.keys()
-        assert str(project) not in json.dumps([command, service["environment"]])
+        # No argument and no variable is lost or added, and none names a folder of this machine.
+        under_mps = process.kind == "mps" or bool(process.needs)
+        script = ["sh", f"/tritonkit/scripts/mps_{'daemon' if process.kind == 'mps' else 'client'}.sh"]
+        assert service["command"] == [*(script if under_mps else []), *(there(made, word) for word in process.argv)]
+        assert service["environment"] == {name: there(made, value) for name, value in process.env.items()}
+        assert str(made.project) not in json.dumps([service["command"], service["environment"]])
         assert set(service.get("depends_on", {})) == {*process.needs, *process.after}
         assert all(of["condition"] == "service_healthy" for of in service.get("depends_on", {}).values())
 
@@ -92,7 +98,7 @@ def test_a_server_has_one_gpu_and_meets_its_daemon(project: Path) -> None:
     _, folder = written(plan(project, gpus=2))
     services = understood(folder)["services"]
     for gpu in (0, 1):
-        daemon, server = services[f"mps-{gpu}"], services[f"server-gpu{gpu}-30"]
+        daemon, server = services[f"mps-{gpu}"], services[f"at30-gpu{gpu}"]
         for one in (daemon, server):
             (device,) = one["deploy"]["resources"]["reservations"]["devices"]
             assert device["device_ids"] == [UUID.format(gpu)]
@@ -108,11 +114,12 @@ def test_a_server_has_one_gpu_and_meets_its_daemon(project: Path) -> None:
 
 
 def test_without_a_daemon_a_server_has_memory_of_its_own(project: Path) -> None:
-    _, folder = written(plan(project, gpus=1, mps=False))
-    server = understood(folder)["services"]["server-gpu0-30"]
+    _, folder = written(plan(project, gpus=1, mps="off"))
+    server = understood(folder)["services"]["one"]
     assert "ipc" not in server
     assert server["shm_size"] in ("1gb", "1073741824")
-    assert "CUDA_MPS_PIPE_DIRECTORY" not in server["environment"]
+    # Nor does it find a daemon of somebody else's.
+    assert server["environment"]["CUDA_MPS_PIPE_DIRECTORY"] == "/run/tritonkit/no-mps"
     (device,) = server["deploy"]["resources"]["reservations"]["devices"]
     assert device["device_ids"] == [UUID.format(0)]
     _, folder = written(plan(project, gpus=0, replicas=1))
@@ -122,16 +129,16 @@ def test_without_a_daemon_a_server_has_memory_of_its_own(project: Path) -> None:
 def test_folders_are_mounted_read_only_where_the_processes_look_for_them(project: Path) -> None:
     made = plan(project, gpus=1)
     _, folder = written(made)
-    service = understood(folder)["services"]["server-gpu0-30"]
+    service = understood(folder)["services"]["at30"]
     mounts = {volume["target"]: volume for volume in service["volumes"] if volume["type"] == "bind"}
     assert all(volume["read_only"] for volume in mounts.values())
     assert Path(mounts["/models"]["source"]) == project / "model_repository"
     (served,) = [word for word in service["command"] if word.startswith("--model-repository=")]
     view = mounts[served.partition("=")[2]]
-    model = Path(view["source"]) / "m"
+    model = Path(view["source"]) / "echo"
     # The link leads nowhere here; in the container it leads into the repository.
-    assert os.readlink(model / "1") == "/models/m/1"
-    assert (model / "config.pbtxt").read_text().count("/models/m") == 1
+    assert os.readlink(model / "1") == "/models/echo/1"
+    assert (model / "config.pbtxt").read_text() == (project / "model_repository/echo/config.pbtxt").read_text()
 
 
 def test_paths_are_relative_within_the_project_and_absolute_outside(project: Path, tmp_path: Path) -> None:
@@ -175,7 +182,7 @@ def test_a_second_writing_replaces_the_first_and_leaves_the_rest(project: Path) 
     mine.write_text("mine")
     composition, _ = written(plan(project, gpus=0, replicas=2), folder=folder)
     left = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
-    assert left == {"compose.yaml", ".tritonkit-compose.json", "views/notes.txt", *composition.files}
+    assert left == {"compose.yaml", ".tritonkit-compose.json", "views/notes.txt", *composition.files, *composition.links}
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.txt")}
     written(plan(project, gpus=0, replicas=2), folder=folder)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.txt")} == before
@@ -295,7 +302,7 @@ def meeting(tmp_path: Path) -> Iterator[Meeting]:
 
 def test_a_client_waits_for_its_daemon_and_ends_with_it(meeting: Meeting, tmp_path: Path) -> None:
     started = tmp_path / "started"
-    client = meeting.start("server-gpu0-30", "sh", "-c", f'touch "{started}"; exec sleep 1000')
+    client = meeting.start("at30", "sh", "-c", f'touch "{started}"; exec sleep 1000')
     assert client.stdout is not None
     assert "waiting for the MPS daemon" in client.stdout.readline()
     assert not started.exists()
@@ -312,7 +319,7 @@ def test_a_client_waits_for_its_daemon_and_ends_with_it(meeting: Meeting, tmp_pa
 def test_a_client_ends_when_its_daemon_was_replaced_unseen(meeting: Meeting, tmp_path: Path) -> None:
     meeting.start("mps-0")
     wait_for(lambda: meeting.health() == 0)
-    client = meeting.start("server-gpu0-30", "sh", "-c", f'touch "{tmp_path / "started"}"; exec sleep 1000')
+    client = meeting.start("at30", "sh", "-c", f'touch "{tmp_path / "started"}"; exec sleep 1000')
     wait_for((tmp_path / "started").exists)
     meeting.start("mps-0")
     assert client.wait(timeout=20) == 1
@@ -321,10 +328,10 @@ def test_a_client_ends_when_its_daemon_was_replaced_unseen(meeting: Meeting, tmp
 def test_a_client_that_is_stopped_or_ends_passes_that_on(meeting: Meeting) -> None:
     meeting.start("mps-0")
     wait_for(lambda: meeting.health() == 0)
-    ending = meeting.start("server-gpu0-30", "sh", "-c", "exit 7")
+    ending = meeting.start("at30", "sh", "-c", "exit 7")
     assert ending.wait(timeout=20) == 7
     script = "trap 'echo drained; exit 3' TERM; echo up; while :; do sleep 0.1; done"
-    stopping = meeting.start("server-gpu0-60", "sh", "-c", script)
+    stopping = meeting.start("at60", "sh", "-c", script)
     assert stopping.stdout is not None
     assert stopping.stdout.readline() == "up\n"
     stopping.send_signal(signal.SIGTERM)

@@ -30,6 +30,13 @@ def up(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be started, and end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print JSON.")] = False,
+    engine: Annotated[
+        Literal["native", "docker"],
+        typer.Option(help="Processes of this machine, or containers of Triton's image through Docker Compose."),
+    ] = "native",
+    image: Annotated[
+        str | None, typer.Option(metavar="IMAGE", help="With --engine docker: Triton's image, if not the default one.")
+    ] = None,
     gpus: Annotated[
         str | None,
         typer.Option(
@@ -71,13 +78,18 @@ def up(
 ) -> None:
     """Build a spec's repository if it is not current, and serve it until Ctrl-C, or in the background with --detach."""
     from tritonkit import serve
+    from tritonkit.serve import docker
     from tritonkit.serve.state import refuse_second
 
     if as_json and not dry_run:
         raise typer.BadParameter("--json goes with --dry-run")
+    if image and engine != "docker":
+        raise typer.BadParameter("--image goes with --engine docker")
     if not dry_run:
         # Before anything is built.
         refuse_second(Path.cwd())
+        if engine == "docker":
+            docker.check()
     chosen = served(targets or [], assignments or [], dry_run=dry_run)
     request = serve.Request(
         repository=chosen.repository.resolve(),
@@ -85,7 +97,7 @@ def up(
         spec=chosen.spec and chosen.spec.resolve(),
         models=chosen.models,
         servers=chosen.servers,
-        gpus=None if gpus is None else _words(gpus),
+        gpus=None if gpus is None else gpu_words(gpus),
         mps=mps,
         host=host,
         ports={"http": http_port, "grpc": grpc_port, "metrics": metrics_port},
@@ -97,6 +109,11 @@ def up(
         max_request_bytes=None if max_request_size is None else _size(max_request_size),
         policy=serve.Policy(start_timeout=start_timeout, stop_timeout=stop_timeout),
     )
+    if engine == "docker":
+        from tritonkit.cli.containers import up as up_in_containers
+
+        up_in_containers(request, image, detach=detach, dry_run=dry_run, as_json=as_json)
+        return
     found = serve.survey(request)
     plan = serve.plan(request, found)
     if dry_run:
@@ -134,7 +151,8 @@ def _up_detached(plan: Plan) -> None:
     typer.echo(guide(deployment, stop="tritonkit down"))
 
 
-def _words(gpus: str) -> tuple[str, ...]:
+def gpu_words(gpus: str) -> tuple[str, ...]:
+    """The words of ``--gpus``."""
     words = tuple(word.strip() for word in gpus.split(","))
     if not all(words) or (len(words) > 1 and {"all", "none"} & set(words)):
         raise typer.BadParameter(

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +28,7 @@ REPOSITORY = "/models"
 KEEPING = "/tritonkit"
 RUNTIME = "/run/tritonkit"
 SCRIPTS = "/tritonkit/scripts"
+SECRETS = "/tritonkit/secrets"
 _MPS_DAEMON, _MPS_CLIENT = "mps_daemon.sh", "mps_client.sh"
 # Without MPS each container has a /dev/shm of its own: Python models pass their tensors through it.
 _SHARED_MEMORY = "1gb"
@@ -47,6 +48,11 @@ class Images:
 
     triton: str = TRITON_IMAGE
     gateway: str = GATEWAY_IMAGE
+
+    @classmethod
+    def chosen(cls, triton: str | None, gateway: str | None) -> Images:
+        """Those that are named, and the default in place of None."""
+        return cls(triton or TRITON_IMAGE, gateway or GATEWAY_IMAGE)
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,7 @@ class Service:
         pid: ``host`` where it must know the processes of other containers, or None.
         shm_size: of its own /dev/shm, or None.
         tmpfs: folders in memory that it may write to.
+        user: who it runs as, where that is not the image's choice.
     """
 
     name: str
@@ -106,6 +113,7 @@ class Service:
     pid: str | None = None
     shm_size: str | None = None
     tmpfs: tuple[str, ...] = ()
+    user: str | None = None
 
 
 @dataclass(frozen=True)
@@ -125,15 +133,16 @@ class Composition:
     links: Mapping[str, str] = field(default_factory=dict)
 
 
-def compose(plan: Plan, folder: Path, images: Images) -> Composition:
+def compose(plan: Plan, folder: Path, images: Images, *, secrets: Sequence[Path] = ()) -> Composition:
     """The containers of a plan.
 
     Args:
         plan: what to serve, made for the tritonserver of ``images``.
         folder: where compose.yaml will lie; paths in it are relative to that where they can be.
         images: what the containers run.
+        secrets: files that the gateway reads and that stay where they are, such as those of tokens and certificates.
     """
-    places = _Places(plan)
+    places = _Places(plan, secrets)
     repository = Mount(_relative(plan.repository, folder, plan.project), REPOSITORY)
     shared = any(isinstance(process.check, DaemonCheck) for process in plan.processes)
     files = {f"scripts/{name}": _script(name) for name in (_MPS_DAEMON, _MPS_CLIENT) if shared}
@@ -141,11 +150,14 @@ def compose(plan: Plan, folder: Path, images: Images) -> Composition:
     services = []
     for process in plan.processes:
         mounts = []
-        for one in process.folders:
+        # The folders of sockets are made in the containers.
+        for one in (folder for folder in process.folders if folder.path.is_relative_to(places.keeping)):
             beside = places.beside(one)
             files |= {f"{beside}/{path}": places.rewritten(text) for path, text in one.files.items()}
             links |= {f"{beside}/{path}": places.rewritten(str(target)) for path, target in one.links.items()}
             mounts.append(Mount(f"./{beside}", places.rewritten(str(one.path))))
+        if process.kind == "gateway":
+            mounts += [Mount(str(secret), places.rewritten(str(secret))) for secret in secrets]
         services.append(_service(process, plan, places, images, repository, tuple(mounts)))
     volumes = dict.fromkeys(mount.source for service in services for mount in service.mounts if mount.kind == "volume")
     return Composition(tuple(services), tuple(volumes), files, links)
@@ -170,12 +182,13 @@ def render(composition: Composition) -> str:
 class _Places:
     """Where the containers have the folders of the plan."""
 
-    def __init__(self, plan: Plan) -> None:
-        self._keeping = plan.project / ".tritonkit"
+    def __init__(self, plan: Plan, secrets: Sequence[Path]) -> None:
+        self.keeping = plan.project / ".tritonkit"
         pairs = {
             str(runtime_directory(plan.deployment)): RUNTIME,
             str(plan.repository): REPOSITORY,
-            str(self._keeping): KEEPING,
+            str(self.keeping): KEEPING,
+            **{str(secret): f"{SECRETS}/{number}-{secret.name}" for number, secret in enumerate(secrets)},
         }
         # A repository may lie in the project, or the other way round: the longest path says most.
         self._pairs = dict(sorted(pairs.items(), key=lambda pair: -len(pair[0])))
@@ -188,22 +201,22 @@ class _Places:
 
     def beside(self, folder: Folder) -> str:
         """Where the files of a process's folder lie, seen from compose.yaml."""
-        return folder.path.relative_to(self._keeping).as_posix()
+        return folder.path.relative_to(self.keeping).as_posix()
 
 
 def _service(
     process: ProcessSpec, plan: Plan, places: _Places, images: Images, repository: Mount, mounts: tuple[Mount, ...]
 ) -> Service:
     check = process.check
-    program, *arguments = process.argv
-    words = tuple(places.rewritten(word) for word in arguments)
-    command = (Path(program).name, *words)
+    command = tuple(places.rewritten(word) for word in process.argv)
     image, health, after = images.triton, _http_health(process), (*process.needs, *process.after)
-    gpu = ipc = pid = shm_size = None
+    gpu = ipc = pid = shm_size = user = None
     tmpfs: tuple[str, ...] = ()
     if isinstance(check, GatewayCheck):
         image, health = images.gateway, ("CMD", "bash", "-c", _bash_health(process))
         tmpfs = (f"{RUNTIME}:mode=1777",)
+        # Only their owner may read secrets; the image's own user may not.
+        user = "0:0" if any(mount.target.startswith(SECRETS) for mount in mounts) else None
     elif isinstance(check, DaemonCheck):
         health = ("CMD-SHELL", _ANSWERS)
         gpu, ipc, pid = process.env["CUDA_VISIBLE_DEVICES"], "host", "host"
@@ -236,6 +249,7 @@ def _service(
         pid=pid,
         shm_size=shm_size,
         tmpfs=tmpfs,
+        user=user,
     )
 
 

@@ -42,24 +42,33 @@ def check() -> None:
         raise ToolMissing("docker has no Compose plugin (docker compose)", hint=_INSTALL) from error
 
 
-def up(composition: Composition, project: Path, *, start_timeout: float, detach: bool) -> int:
-    """Bring a composition up; its exit code. Without ``detach`` that is when somebody stops it.
+def up(composition: Composition, project: Path) -> int:
+    """Bring a composition up, with its logs on the terminal, until somebody stops it; docker's exit code.
 
     Raises:
         RepositoryConflict: a file that tritonkit did not write is in the way.
-        LaunchFailed: with ``detach``, not every container became healthy; they are taken down again.
     """
     file = write(composition, folder(project))
-    if not detach:
-        return _interactive(*_compose(file), "up")
-    argv = (*_compose(file), "up", "--detach", "--wait", "--wait-timeout", str(max(1, round(start_timeout))))
     try:
-        run(argv)
+        return _interactive(*_compose(file), "up")
+    finally:
+        down(project)
+
+
+def up_detached(composition: Composition, project: Path, *, start_timeout: float) -> None:
+    """Bring a composition up in the background, and wait until every container is healthy.
+
+    Raises:
+        RepositoryConflict: a file that tritonkit did not write is in the way.
+        LaunchFailed: not every container became healthy within ``start_timeout`` seconds; they are taken down again.
+    """
+    file = write(composition, folder(project))
+    try:
+        run((*_compose(file), "up", "--detach", "--wait", "--wait-timeout", str(max(1, round(start_timeout)))))
     except CommandFailed as error:
         logs = run((*_compose(file), "logs", "--no-color", "--tail", "20"))
         down(project)
         raise LaunchFailed(f"not every container became healthy:\n{error.output.strip()}\n{logs.strip()}") from error
-    return 0
 
 
 def is_up(project: Path) -> bool:
