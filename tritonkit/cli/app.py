@@ -16,6 +16,7 @@ from tritonkit.cli import (
     import_repository,
     infer,
     init,
+    mps,
     render,
     running,
     schema,
@@ -63,5 +64,6 @@ infer.register(app)
 bench.register(app)
 serve.register(app)
 running.register(app)
+mps.register(app)
 top.register(app)
 render.register(app)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,6 +15,7 @@ from tritonkit.client.ports import DEFAULT_PORTS
 
 if TYPE_CHECKING:
     from tritonkit.serve import Plan
+    from tritonkit.serve.processes import Change
 
 
 def register(app: typer.Typer) -> None:
@@ -63,6 +65,12 @@ def up(
         list[str] | None,
         typer.Option(metavar="--FLAG=VALUE", help="A further flag of tritonserver; may be repeated."),
     ] = None,
+    probe: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1, metavar="SECONDS", help="Ask each model as often, and start a server anew whose model is silent."
+        ),
+    ] = None,
     allow_model_control: Annotated[
         bool, typer.Option("--allow-model-control", help="Let clients load and unload models through the gateway.")
     ] = False,
@@ -79,6 +87,7 @@ def up(
     """Build a spec's repository if it is not current, and serve it until Ctrl-C, or in the background with --detach."""
     from tritonkit import serve
     from tritonkit.serve import docker
+    from tritonkit.serve.changing import replanner
     from tritonkit.serve.state import refuse_second
 
     if as_json and not dry_run:
@@ -107,6 +116,7 @@ def up(
         tokens_file=tokens and tokens.resolve(),
         tls_certificate=tls_certificate and tls_certificate.resolve(),
         max_request_bytes=None if max_request_size is None else _size(max_request_size),
+        probe=probe,
         policy=serve.Policy(start_timeout=start_timeout, stop_timeout=stop_timeout),
     )
     if engine == "docker":
@@ -121,30 +131,31 @@ def up(
         return
     for note in plan.notes:
         messages().print(f"note: {note}", markup=False)
+    replan = replanner(request, found)
     if detach:
-        _up_detached(plan)
+        _up_detached(plan, replan)
     else:
-        _up_foreground(plan)
+        _up_foreground(plan, replan)
 
 
-def _up_foreground(plan: Plan) -> None:
+def _up_foreground(plan: Plan, replan: Callable[[Change], Plan]) -> None:
     from tritonkit.cli.deployment import Screen
     from tritonkit.serve.deployment import serve
     from tritonkit.serve.state import Claim
 
     claim = Claim(plan.project)
     with Screen(plan) as screen:
-        number = serve(plan, claim, screen.changed)
+        number = serve(plan, claim, screen.changed, replan)
     typer.echo("stopped", err=True)
     raise typer.Exit(128 + number)
 
 
-def _up_detached(plan: Plan) -> None:
+def _up_detached(plan: Plan, replan: Callable[[Change], Plan]) -> None:
     from tritonkit.cli.deployment import guide, headline, spinner
     from tritonkit.serve.detached import Detached
     from tritonkit.serve.state import Claim
 
-    starting = Detached(plan, Claim(plan.project))
+    starting = Detached(plan, Claim(plan.project), replan)
     with spinner("starting"):
         deployment = starting.wait()
     typer.echo(headline(deployment))

@@ -63,6 +63,8 @@ def survey(request: Request, version: str) -> Host:
 def _check(request: Request) -> None:
     if 0 in request.ports.values():
         raise UsageError("containers need ports that are known beforehand", hint="Give a number other than 0.")
+    if request.probe is not None:
+        raise UsageError("--probe: only tritonkit's own supervisor asks models; Docker asks for readiness alone")
 
 
 def _server_ports(request: Request, count: int) -> tuple[dict[str, int], ...]:

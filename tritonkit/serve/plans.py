@@ -47,6 +47,8 @@ class Request:
         tokens_file: bearer tokens that the gateway asks for; None asks for none.
         tls_certificate: the gateway's certificate and key; None serves without TLS.
         max_request_bytes: the longest request that the gateway takes; None keeps its default.
+        probe: seconds within which each model must answer a request of the supervisor's; None sends none.
+        percentages: thread percentages by process, in place of those of ``servers``.
         policy: how patient the supervisor is.
     """
 
@@ -65,6 +67,8 @@ class Request:
     tokens_file: Path | None = None
     tls_certificate: Path | None = None
     max_request_bytes: int | None = None
+    probe: float | None = None
+    percentages: Mapping[str, float] = field(default_factory=dict)
     policy: Policy = field(default_factory=Policy)
 
     @property
@@ -134,7 +138,9 @@ def seats(request: Request, machine: Machine) -> tuple[Seat, ...]:
     Raises:
         SpecError: it cannot be done on this machine; every fault is in it.
     """
-    return shares.seats(request.entries, request.mps, machine, cpu_asked=request.on_cpu)
+    return shares.seats(
+        request.entries, request.mps, machine, cpu_asked=request.on_cpu, percentages=request.percentages
+    )
 
 
 def plan(request: Request, host: Host) -> Plan:
@@ -228,6 +234,7 @@ def server_process(
             http=addresses["http"],
             server_id=server_id,
             models=() if is_explicit(request.server_args) else models,
+            probe=request.probe,
         ),
         addresses=addresses,
     )

@@ -136,12 +136,20 @@ def _listening(port: int) -> Iterator[str]:
 
 def command(pid: int) -> str | None:
     """The beginning of a process's command line; None when there is no such process."""
+    words = arguments(pid)
+    if words is None:
+        return None
+    text = " ".join(words[:3])
+    return f"{text} ..." if len(words) > 3 else text
+
+
+def arguments(pid: int) -> list[str] | None:
+    """A process's command line, word by word; None when there is no such process."""
     try:
         words = (PROC / str(pid) / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
     except OSError:
         return None
-    text = b" ".join(words[:3]).decode(errors="replace")
-    return f"{text} ..." if len(words) > 3 else text
+    return [word.decode(errors="replace") for word in words]
 
 
 def open_files(pid: int, folder: str) -> frozenset[str]:

@@ -99,7 +99,7 @@ def _share(host: Host, seat: Seat, gpu: Gpu) -> Share:
         gpu=gpu.index,
         uuid=gpu.uuid,
         pipe_directory=_pipe_directory(host, gpu) if seat.mps else None,
-        thread_percentage=seat.entry.thread_percentage,
+        thread_percentage=seat.thread_percentage,
         memory_limit=seat.entry.memory_limit,
         multiprocessors=gpu.multiprocessors,
     )
@@ -111,8 +111,8 @@ def _limits(host: Host, seat: Seat, gpu: Gpu) -> dict[str, str]:
         # A daemon of somebody else's may listen in the default place; no client finds it here.
         return {_VISIBLE: gpu.uuid, mps.PIPE_VARIABLE: str(host.runtime / "no-mps")}
     variables = {_VISIBLE: gpu.uuid, mps.PIPE_VARIABLE: str(_pipe_directory(host, gpu))}
-    if seat.entry.thread_percentage is not None:
-        variables[mps.PERCENTAGE_VARIABLE] = f"{seat.entry.thread_percentage:g}"
+    if seat.thread_percentage is not None:
+        variables[mps.PERCENTAGE_VARIABLE] = f"{seat.thread_percentage:g}"
     if seat.entry.memory_limit is not None:
         # Of device 0 as the server sees it: an entry for one that it does not see would drop every limit.
         variables[mps.MEMORY_VARIABLE] = f"0={seat.entry.memory_limit // MIB}M"
