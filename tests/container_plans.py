@@ -27,8 +27,9 @@ def plan(project: Path, *, gpus: int = 1, replicas: int = 2, mps: Any = "auto", 
     repository = project / "model_repository"
     if not repository.exists():
         echo_repository(repository)
+    servers: tuple[Server, ...]
     if gpus:
-        servers = tuple(Server(f"at{part}", index, thread_percentage=float(part)) for index, part in enumerate((30, 60)))
+        servers = (Server("at30", 0, thread_percentage=30.0), Server("at60", 1, thread_percentage=60.0))
         if mps == "off":
             servers = (Server("one"), Server("other", 1))
     else:

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import pty
 import select
 import signal
+import socket
 import struct
 import subprocess
 import sys
 import termios
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pyte
 import pytest
-from measured import repository
+from rich.console import Console
 from serving import PROGRAM, echo_repository, python_model, tritonkit, up, wait_for
 
 from tritonkit import serve
+from tritonkit.cli.top_tables import tables
 from tritonkit.serve.gpu_load import GpuLoad, GpuMeter
 from tritonkit.serve.top import ModelLoad, Sample, Sampler, Target
 
@@ -49,33 +50,18 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
-def nvml(*, count: int = 2, broken: bool = False) -> SimpleNamespace:
-    """NVML with GPUs that this machine does not have; the second gives no power, as some do not."""
+@pytest.fixture
+def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes NVML tell of GPUs that this machine does not have."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "fake_mps"))
+    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
 
-    class NVMLError(Exception):
-        pass
+    def tell(*described: dict[str, object]) -> None:
+        file = tmp_path / "gpus.json"
+        file.write_text(json.dumps(described))
+        monkeypatch.setenv("FAKE_NVML", str(file))
 
-    def power(handle: int) -> int:
-        if handle == 1:
-            raise NVMLError("Not Supported")
-        return 412_300
-
-    def start() -> None:
-        if broken:
-            raise NVMLError("Driver Not Loaded")
-
-    return SimpleNamespace(
-        NVMLError=NVMLError,
-        nvmlInit=start,
-        nvmlDeviceGetCount=lambda: count,
-        nvmlDeviceGetHandleByIndex=lambda index: index,
-        nvmlDeviceGetName=lambda _: b"NVIDIA H200",
-        nvmlDeviceGetUUID=lambda handle: f"GPU-{handle}",
-        nvmlDeviceGetMemoryInfo=lambda _: SimpleNamespace(used=8 * 2**30, total=141 * 2**30),
-        nvmlDeviceGetUtilizationRates=lambda _: SimpleNamespace(gpu=73, memory=20),
-        nvmlDeviceGetPowerUsage=power,
-        nvmlDeviceGetEnforcedPowerLimit=lambda _: 700_000,
-    )
+    return tell
 
 
 def ask(address: str, model: str, rows: int = 1, value: float = 1.0, times: int = 1) -> None:
@@ -122,7 +108,7 @@ def test_rates_times_and_batches_are_those_of_the_requests_between_two_samples(
 ) -> None:
     one, other = pair
     ask(one.http, "echo", times=3)
-    sampler = Sampler(targets(one, other), GpuMeter(nvml()))
+    sampler = Sampler(targets(one, other), GpuMeter())
     first = sampler.sample()
     assert (first.seconds, first.models) == (0.0, ())
     ask(one.http, "echo", rows=4, times=10)
@@ -153,7 +139,7 @@ def test_rates_times_and_batches_are_those_of_the_requests_between_two_samples(
 
 
 def test_what_processes_use_counts_their_stubs(pair: tuple[serve.Deployment, serve.Deployment]) -> None:
-    sampler = Sampler(targets(*pair), GpuMeter(nvml()))
+    sampler = Sampler(targets(*pair), GpuMeter())
     assert [server.cpu for server in sampler.sample().servers] == [None, None]
     time.sleep(0.2)
     loads = sampler.sample().servers
@@ -171,24 +157,29 @@ def test_a_server_that_hangs_or_is_gone_is_a_row_that_says_so(
 ) -> None:
     monkeypatch.setattr("tritonkit.serve.top.ANSWER_TIMEOUT", 0.3)
     one, other = pair
-    gone = Target("gone", "server", "127.0.0.1:9")
-    sampler = Sampler(lambda: [*targets(one, other)(), gone], GpuMeter(nvml()))
-    sampler.sample()
-    pid = other.servers[0].pid
-    assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent_address = f"127.0.0.1:{silent.getsockname()[1]}"
+        second = [other.http]
+        sampler = Sampler(
+            lambda: [
+                Target("a", "server", one.http, pid=one.servers[0].pid),
+                Target("b", "server", second[0], pid=other.servers[0].pid),
+                Target("gone", "server", "127.0.0.1:9"),
+            ],
+            GpuMeter(),
+        )
+        sampler.sample()
+        second[0] = silent_address
         ask(one.http, "echo", times=5)
         began = time.monotonic()
         sample = sampler.sample()
-        assert time.monotonic() - began < 2
-    finally:
-        os.kill(pid, signal.SIGCONT)
+        assert time.monotonic() - began < 3
     assert [bool(server.fault) for server in sample.servers] == [False, True, True]
     assert "no answer in time" in sample.servers[1].fault
     assert "refused" in sample.servers[2].fault
     assert round(model(sample, "echo").requests * sample.seconds) == 5
     # Back again, it counts from then on: what it did unseen is in no interval.
+    second[0] = other.http
     ask(other.http, "echo", times=50)
     assert {load.server for load in sampler.sample().models} == {None}
     ask(other.http, "echo", times=3)
@@ -196,35 +187,61 @@ def test_a_server_that_hangs_or_is_gone_is_a_row_that_says_so(
     assert round(model(back, "echo", "b").requests * back.seconds) == 3
 
 
+MANY_SAMPLES = """
+import os, sys, threading
+from tritonkit.serve.gpu_load import GpuMeter
+from tritonkit.serve.top import Sampler, Target
+sampler = Sampler(lambda: [Target(address, "server", address) for address in sys.argv[1:]], GpuMeter())
+sampler.sample()
+count = lambda: (len(os.listdir("/proc/self/fd")), threading.active_count())
+before = count()
+for _ in range(100):
+    sample = sampler.sample()
+assert count() == before, (before, count())
+assert len(sample.models) > 2
+"""
+
+
 def test_samples_leave_no_connection_and_no_thread_behind(pair: tuple[serve.Deployment, serve.Deployment]) -> None:
-    sampler = Sampler(targets(*pair), GpuMeter(nvml()))
-    sampler.sample()
-    before = len(os.listdir("/proc/self/fd")), threading.active_count()
-    for _ in range(50):
-        sampler.sample()
-    assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == before
+    # In a process of its own: the deployments' supervisors run in this one.
+    argv = [sys.executable, "-c", MANY_SAMPLES, *(deployment.http for deployment in pair)]
+    subprocess.run(argv, check=True, timeout=60)
 
 
-def test_gpus_are_read_from_nvml_and_those_of_the_deployment_are_shown() -> None:
-    meter = GpuMeter(nvml())
+def test_gpus_are_read_from_nvml_and_those_of_the_deployment_are_shown(gpus: Callable[..., None]) -> None:
     gib = 2**30
+    gpus(
+        {"uuid": "GPU-0", "used": 8 * gib, "total": 141 * gib, "busy": 73, "milliwatts": 412_300},
+        {"uuid": "GPU-1", "used": 9 * gib, "total": 141 * gib, "busy": 5, "milliwatts": None},
+    )
+    meter = GpuMeter()
     expected = (
         GpuLoad(0, "GPU-0", "NVIDIA H200", 73.0, 8 * gib, 141 * gib, 412.3, 700.0),
-        GpuLoad(1, "GPU-1", "NVIDIA H200", 73.0, 8 * gib, 141 * gib, None, 700.0),
+        GpuLoad(1, "GPU-1", "NVIDIA H200", 5.0, 9 * gib, 141 * gib, None, 700.0),
     )
     assert meter.read() == expected
-    assert Sampler(list, meter).sample().gpus == expected
+    sample = Sampler(list, meter).sample()
+    assert (sample.gpus, sample.no_gpus) == (expected, "")
     mine = Target("a", "gateway", "", gpu=1)
     assert Sampler(lambda: [mine], meter).sample().gpus == expected[1:]
+    console = Console(width=100, file=io.StringIO())
+    console.print(tables(sample))
+    assert isinstance(console.file, io.StringIO)
+    written = console.file.getvalue()
+    for words in (("0", "73 %", "8.0 / 141 GiB", "412 / 700 W"), ("1", "5 %", "9.0 / 141 GiB", "- / 700 W")):
+        assert any(all(word in line for word in words) for line in written.splitlines()), written
+    meter.close()
 
 
-@pytest.mark.parametrize(
-    ("driver", "reason"), [(nvml(broken=True), "Driver Not Loaded"), (nvml(count=0), "sees no GPU")]
-)
-def test_no_gpu_is_a_reason_and_no_failure(driver: SimpleNamespace, reason: str) -> None:
-    sample = Sampler(list, GpuMeter(driver)).sample()
+def test_no_gpu_is_a_reason_and_no_failure(gpus: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus()
+    assert "sees no GPU" in Sampler(list, GpuMeter()).sample().no_gpus
+    monkeypatch.delenv("FAKE_NVML")
+    sample = Sampler(list, GpuMeter()).sample()
     assert sample.gpus == ()
-    assert reason in sample.no_gpus
+    assert "Driver Not Loaded" in sample.no_gpus
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert "nvidia-ml-py is not installed" in GpuMeter().reason
 
 
 @pytest.mark.gpu
@@ -385,7 +402,7 @@ def test_a_signal_ends_the_live_view_and_the_terminal_is_as_before(
 
 
 def test_the_live_view_ends_with_its_deployment(tmp_path: Path) -> None:
-    with up(tmp_path, repository(tmp_path / "models")):
+    with up(tmp_path, echo_repository(tmp_path / "models")):
         one = Terminal(tmp_path, 100, 30)
         try:
             wait_for(lambda: "requests/s" in one.read())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from threading import Thread
@@ -43,17 +44,16 @@ def top(
     from tritonkit.serve.top import Sampler
 
     targets = _named(url) if url else _deployed
-    sampler = Sampler(targets, GpuMeter())
-    if as_json or once or not (sys.stdout.isatty() and sys.stdin.isatty()):
-        sample = _after(interval, sampler)
+    with closing(GpuMeter()) as meter:
+        sampler = Sampler(targets, meter)
         if as_json:
-            print_json(asdict(sample))
-        else:
+            print_json(asdict(_after(interval, sampler)))
+        elif once or not (sys.stdout.isatty() and sys.stdin.isatty()):
             from tritonkit.cli.top_tables import tables
 
-            output().print(tables(sample))
-        return
-    _live(sampler, interval, ", ".join(url) if url else str(Path.cwd()))
+            output().print(tables(_after(interval, sampler)))
+        else:
+            _live(sampler, interval, ", ".join(url) if url else str(Path.cwd()))
 
 
 def _named(addresses: Sequence[str]) -> Callable[[], Sequence[Target]]:

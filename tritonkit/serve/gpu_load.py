@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
-INSTALL = "pip install nvidia-ml-py"
+from tritonkit.errors import TritonkitError
+from tritonkit.serve import gpus
+from tritonkit.serve.gpus import Gpu
 
 
 @dataclass(frozen=True)
@@ -31,61 +32,55 @@ class GpuLoad:
     name: str
     utilization: float | None
     memory_used: int | None
-    memory_total: int | None
+    memory_total: int
     power: float | None
     power_limit: float | None
 
 
 class GpuMeter:
-    """Reads every GPU of this machine. ``reason`` says why there is none to read; it is empty where there is one.
+    """Reads every GPU of this machine. ``reason`` says why there is none to read; it is empty where there is one."""
 
-    Args:
-        nvml: what to ask in place of the package ``pynvml``.
-    """
-
-    def __init__(self, nvml: Any = None) -> None:
-        self._handles: list[Any] = []
+    def __init__(self) -> None:
+        """NVML is opened, where there is one."""
+        self._held = ExitStack()
+        self._gpus: tuple[Gpu, ...] = ()
         self.reason = ""
         try:
-            self._nvml = nvml = nvml or importlib.import_module("pynvml")
-            nvml.nvmlInit()
-        except ImportError:
-            self.reason = f"NVML cannot be asked: {INSTALL}"
+            self._gpus = gpus.inventory()
+            self._nvml = self._held.enter_context(gpus.nvml())
+        except TritonkitError as error:
+            self.reason = str(error.args[0])
             return
-        except nvml.NVMLError as error:
-            self.reason = f"no NVIDIA driver answers: {error}"
-            return
-        self._handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
-        if not self._handles:
+        if not self._gpus:
             self.reason = "the NVIDIA driver sees no GPU"
 
     def read(self) -> tuple[GpuLoad, ...]:
         """Every GPU now; one that has fallen off the bus keeps its row, without figures."""
-        return tuple(self._one(index, handle) for index, handle in enumerate(self._handles))
+        return tuple(map(self._one, self._gpus))
 
-    def _one(self, index: int, handle: Any) -> GpuLoad:
+    def close(self) -> None:
+        """Give NVML back."""
+        self._held.close()
+
+    def _one(self, gpu: Gpu) -> GpuLoad:
         nvml = self._nvml
+        handle = self._asked(nvml.nvmlDeviceGetHandleByIndex, gpu.index)
         memory = self._asked(nvml.nvmlDeviceGetMemoryInfo, handle)
         rates = self._asked(nvml.nvmlDeviceGetUtilizationRates, handle)
         power = self._asked(nvml.nvmlDeviceGetPowerUsage, handle)
         limit = self._asked(nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
         return GpuLoad(
-            index=index,
-            uuid=_text(self._asked(nvml.nvmlDeviceGetUUID, handle)),
-            name=_text(self._asked(nvml.nvmlDeviceGetName, handle)),
+            index=gpu.index,
+            uuid=gpu.uuid,
+            name=gpu.name,
             utilization=None if rates is None else float(rates.gpu),
             memory_used=None if memory is None else int(memory.used),
-            memory_total=None if memory is None else int(memory.total),
+            memory_total=gpu.memory_total,
             power=None if power is None else power / 1000,
             power_limit=None if limit is None else limit / 1000,
         )
 
-    def _asked(self, question: Callable[[Any], Any], handle: Any) -> Any:
+    def _asked(self, question: Callable[[Any], Any], about: Any) -> Any:
         with suppress(self._nvml.NVMLError):
-            return question(handle)
+            return None if about is None else question(about)
         return None
-
-
-def _text(value: Any) -> str:
-    # Older versions of the package give bytes.
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")
