@@ -66,13 +66,14 @@ class Running:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
             )  # fmt: skip
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        self._first = wait_for(lambda: children.read_text().split())[0]
 
     def beside(self, *command: str, processes: bool = False) -> subprocess.CompletedProcess[str]:
         """Run a command in its network, and among its processes where that is asked for."""
-        (first,) = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         spaces = ("--net", "--pid") if processes else ("--net",)
         return subprocess.run(
-            ["nsenter", "--target", first, *spaces, *command],
+            ["nsenter", "--target", self._first, *spaces, *command],
             cwd=self._project,
             capture_output=True,
             text=True,
