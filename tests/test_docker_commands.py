@@ -160,6 +160,17 @@ def test_without_an_engine_up_says_so_before_anything(project: Path) -> None:
     assert sorted(project.rglob("*")) == before
 
 
+@pytest.mark.skipif(engine_answers(), reason="a Docker engine runs here")
+def test_down_does_not_forget_containers_that_it_cannot_stop(tmp_path: Path) -> None:
+    file = tmp_path / ".tritonkit" / "compose" / "compose.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("services: {}\n")
+    done = subprocess.run([str(PROGRAM), "down"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert "docker" in done.stderr
+    assert file.exists()
+
+
 def test_without_the_docker_program_up_says_so(project: Path) -> None:
     done = subprocess.run(
         [str(PROGRAM), "up", "--engine", "docker"],

@@ -338,3 +338,17 @@ def test_a_client_that_is_stopped_or_ends_passes_that_on(meeting: Meeting) -> No
     stopping.send_signal(signal.SIGTERM)
     assert stopping.wait(timeout=20) == 3
     assert stopping.stdout.read() == "drained\n"
+
+
+def test_the_images_are_built_from_files_that_their_context_has() -> None:
+    """What a Dockerfile copies must be committed, and let in by .dockerignore."""
+    root = Path(__file__).parent.parent
+    let_in = {line[1:] for line in (root / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    for dockerfile in ("Dockerfile.cpu", "Dockerfile.ngc"):
+        lines = (root / "docker" / dockerfile).read_text().splitlines()
+        copies = [line.split()[1:-1] for line in lines if line.startswith("COPY ") and "--from" not in line]
+        copied = {word for words in copies for word in words}
+        assert copied == let_in
+        assert all((root / name).exists() for name in copied)
+        default = next(line for line in lines if line.startswith("ARG BASE="))
+        assert dockerfile == "Dockerfile.cpu" or default.endswith(TRITON_IMAGE)
