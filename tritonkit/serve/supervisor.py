@@ -191,9 +191,17 @@ class Supervisor:
             child.send_signal(_STOP_SIGNAL.get(self._specs[name].kind, signal.SIGTERM))
         elif isinstance(action, events.Kill):
             self._children[name].kill()
-        else:
+        elif isinstance(action, events.Clean):
             self._ended[name].set()
             warden.clean(self._specs[name].mark)
+        elif any(spec.kind == "gateway" for spec in self.plan.processes):
+            # Not in this thread: the gateway may be slow to answer.
+            threading.Thread(target=self._route, args=(action,), daemon=True).start()
+
+    def _route(self, action: events.Avoid | events.Use) -> None:
+        from tritonkit.serve import routing
+
+        routing.route(action, self._state, self._specs)
 
     def _spawn(self, spec: ProcessSpec) -> None:
         try:
