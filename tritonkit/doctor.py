@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tritonkit.errors import CommandFailed, TritonkitError
-from tritonkit.tools import nvidia_smi, packages, perf_analyzer, tritonserver
+from tritonkit.tools import haproxy, nvidia_smi, packages, perf_analyzer, tritonserver
 from tritonkit.tools.commands import run
 from tritonkit.tools.tritonserver import TritonServer
 
@@ -49,7 +49,7 @@ def examine() -> list[Finding]:
         _python(),
         *_serving(),
         _perf_analyzer(),
-        _program("haproxy", ("-v",), "one address for several servers", "apt-get install haproxy"),
+        _haproxy(),
         _gpus(),
         _program("nvidia-cuda-mps-control", (), "thread percentages", "comes with the NVIDIA driver"),
         _program("docker", ("--version",), "serving in containers", "https://docs.docker.com/engine/install"),
@@ -169,6 +169,15 @@ def _perf_analyzer() -> Finding:
         problem, remedy = str(error.args[0]), error.hint or ""
         return Finding("perf_analyzer", serves, problem=problem, remedy=remedy, required=True)
     return Finding("perf_analyzer", serves, f"{found.version}, {found.binary}", required=True)
+
+
+def _haproxy() -> Finding:
+    serves = "one address for several servers"
+    try:
+        path = haproxy.find()
+    except TritonkitError as error:
+        return Finding("haproxy", serves, problem=str(error.args[0]), remedy=error.hint or "")
+    return Finding("haproxy", serves, f"{haproxy.version(path)}, {path}")
 
 
 def _gpus() -> Finding:

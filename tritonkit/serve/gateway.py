@@ -31,10 +31,7 @@ _ROUTABLE = re.compile(r"[^\s#%$/\\\"'\x00-\x1f\x7f]+")
 # In a gRPC message the length of the name is one byte.
 _LONGEST_NAME = 127
 _TOKEN = re.compile(r"[!-~]{16,}")
-_SHARED_MEMORY = (
-    "shared memory is registered with one server, and the gateway has several: "
-    "use a server's own address (tritonkit status names it)"
-)
+_SHARED_MEMORY = "shared memory is registered with one server: use its own address (tritonkit status names it)"
 _CLOSED = "model control, trace and log settings are closed: start with --allow-model-control"
 _CLOSED_GRPC = "model control, trace and log settings reach every server over HTTP only"
 
