@@ -55,7 +55,7 @@ def build(dockerfile: str, tag: str, *, image: str, folder: Path) -> str:
     configuration, lent = _pip(folder)
     volumes = [word for place in lent for word in ("--volume", f"{place}:{place}:ro")]
     buildah(
-        "bud", *ISOLATION, "--layers", "--format", "docker", "--build-arg", f"BASE={image}",
+        "bud", *ISOLATION, "--layers", "--force-rm", "--format", "docker", "--build-arg", f"BASE={image}",
         "--secret", f"id=pip,src={configuration}", *volumes,
         "--file", str(ROOT / "docker" / dockerfile), "--tag", tag, str(ROOT),
     )  # fmt: skip
@@ -91,3 +91,13 @@ def _pip(folder: Path) -> tuple[Path, list[str]]:
     named = {Path(word.removeprefix("file://")).parent for word in words if word.startswith("file:///")}
     named |= {Path(word) if Path(word).is_dir() else Path(word).parent for word in words if word.startswith("/")}
     return file, sorted(str(place) for place in named if place.is_dir())
+
+
+def described(composition: dict[str, Any], name: str, folder: Path) -> tuple[list[str], list[str]]:
+    """The command of a service of a compose file, and the options of buildah that give it what the file says."""
+    service = composition["services"][name]
+    options = [word for pair in service.get("environment", {}).items() for word in ("--env", "=".join(pair))]
+    for mount in service.get("volumes", []):
+        source = str((folder / mount["source"]).resolve()) if mount["type"] == "bind" else mount["source"]
+        options += ["--volume", f"{source}:{mount['target']}{':ro' if mount.get('read_only') else ''}"]
+    return service["command"], [*options, "--workingdir", service["working_dir"]]
