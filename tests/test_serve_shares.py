@@ -177,8 +177,8 @@ def test_percentages_of_many_processes_are_noted() -> None:
     machine = replace(MACHINE, gpus=(H200,), models={"a": STORED["a"]})
     seats = shares.seats([entry("x", thread_percentage=40)], "auto", machine)
     assert shares.notes(seats, "auto", machine) == (
-        "x: 40% is the ceiling of each of its processes (tritonserver and 2 Python instances): together they may use "
-        "the whole GPU",
+        "x: 40% is the ceiling of each of its processes (tritonserver and 2 Python-based instances): together they may "
+        "use 100%",
     )
     assert shares.notes(shares.seats([entry("x", thread_percentage=30)], "auto", machine), "auto", machine) == ()
 
@@ -203,6 +203,7 @@ def test_gpus_of_instance_groups_as_a_server_sees_them(tmp_path: Path) -> None:
     stored = stored_models(tmp_path / "models", ["m"])["m"]
     assert stored.entries == ("1", "labels.txt")
     assert (stored.instances_on(0), stored.instances_on(1), stored.instances_on(2)) == (5, 6, 3)
+    assert [stored.instances_on(gpu, computing_there=True) for gpu in range(3)] == [2, 3, 0]
     one = stored.configs_for(1)
     again = StoredModel("m", folder, (), one).config
     assert [(group.count, list(group.gpus)) for group in again.instance_group] == [(2, [0]), (1, [0]), (3, [])]

@@ -51,6 +51,7 @@ def examine() -> list[Finding]:
         _perf_analyzer(),
         _haproxy(),
         _gpus(),
+        _nvml(),
         _program("nvidia-cuda-mps-control", (), "thread percentages", "comes with the NVIDIA driver"),
         _program("docker", ("--version",), "serving in containers", "https://docs.docker.com/engine/install"),
         _package("torch", "exports from PyTorch", "export"),
@@ -191,6 +192,13 @@ def _gpus() -> Finding:
         return Finding("GPUs", serves, problem="the NVIDIA driver sees none")
     found = (f"{index}: {gpu.name}, {gpu.memory}, {gpu.driver}" for index, gpu in enumerate(gpus))
     return Finding("GPUs", serves, "; ".join(found))
+
+
+def _nvml() -> Finding:
+    serves = "choosing GPUs, and MPS: up --gpus"
+    version = packages.version("nvidia-ml-py")
+    remedy = "pip install 'nvidia-ml-py>=12.535' (it comes with 'tritonkit[gpu]')"
+    return Finding("nvidia-ml-py", serves, version or "", "" if version else "not installed", remedy)
 
 
 def _program(name: str, version: tuple[str, ...], serves: str, remedy: str) -> Finding:
