@@ -11,7 +11,7 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,13 +47,15 @@ class Load:
     http: str
     grpc: str
     clients: int
+    protocols: Sequence[str] = ("http", "grpc")
+    model: str = "echo"
     requests: list[Request] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        kinds: Iterator[Callable[[int], None]] = itertools.cycle([self._http, self._grpc])
+        kinds = itertools.cycle({"http": self._http, "grpc": self._grpc}[protocol] for protocol in self.protocols)
         threads = [threading.Thread(target=next(kinds), args=(number,)) for number in range(self.clients)]
         for thread in threads:
             thread.start()
@@ -86,7 +88,7 @@ class Load:
             body = {"inputs": [{"name": "IN", "datatype": "FP32", "shape": [1, 2], "data": asked}]}
             start, fault = time.monotonic(), ""
             try:
-                connection.request("POST", "/v2/models/echo/infer", body=json.dumps(body))
+                connection.request("POST", f"/v2/models/{self.model}/infer", body=json.dumps(body))
                 answer = connection.getresponse()
                 words = answer.read()
                 if answer.status != http.client.OK:
