@@ -53,9 +53,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3, help="of one measurement")
     parser.add_argument("--limit", type=float, metavar="MILLISECONDS", help="exit 1 when more than this is added")
     arguments = parser.parse_args()
-    print(
-        f"{platform.machine()}, {CORES} cores, {haproxy.version(haproxy.find())}; medians of {arguments.rounds} rounds\n"
-    )
+    engine = haproxy.version(haproxy.find())
+    print(f"{platform.machine()}, {CORES} cores, {engine}; medians of {arguments.rounds} rounds\n")
     rows, added = [], []
     with tempfile.TemporaryDirectory(prefix="tritonkit-gateway-") as folder, served(Path(folder)) as through:
         direct = directly(through)
@@ -120,7 +119,7 @@ def served(folder: Path) -> AbstractContextManager[serve.Deployment]:
 def directly(deployment: serve.Deployment) -> serve.Deployment:
     """The same deployment under the addresses of its server."""
     (server,) = (one for one in deployment.servers if one.kind == "server")
-    return replace(deployment, **{service: server.addresses[service] for service in ("http", "grpc", "metrics")})
+    return replace(deployment, http=server.addresses["http"], grpc=server.addresses["grpc"])
 
 
 if __name__ == "__main__":

@@ -50,8 +50,10 @@ local function serving(backend)
 end
 
 -- The answers of all servers to one request, asked at once; each as {name, status, body}.
-local function ask(servers, method, path, body, headers, timeout)
+local function ask(servers, method, path, body, timeout)
   local answers, waiting = {}, #servers
+  -- An idle connection would keep a tritonserver from ending.
+  local headers = { ["connection"] = { "close" }, ["content-type"] = { "application/json" } }
   for place, server in ipairs(servers) do
     core.register_task(function()
       local given = core.httpclient()[method](core.httpclient(), {
@@ -93,7 +95,7 @@ local function united(applet, shape, opening, closing)
   local method = applet.method == "POST" and "post" or "get"
   local body = method == "post" and applet:receive() or nil
   local seen, all = {}, {}
-  for _, given in ipairs(ask(servers, method, applet.path, body, nil, ASK_TIMEOUT)) do
+  for _, given in ipairs(ask(servers, method, applet.path, body, ASK_TIMEOUT)) do
     local list = given.body:match(shape)
     if given.status ~= 200 or not list then
       return answer(applet, given.status == 200 and 502 or given.status, "application/json", given.body)
@@ -122,7 +124,7 @@ core.register_service("control", "http", function(applet)
   local method = applet.method == "POST" and "post" or "get"
   local body = applet:receive()
   if #servers == 0 then return fail(applet, 503, "no server is ready") end
-  local answers = ask(servers, method, applet.path, body, { ["content-type"] = { "application/json" } }, CONTROL_TIMEOUT)
+  local answers = ask(servers, method, applet.path, body, CONTROL_TIMEOUT)
   local said = answers[1]
   for _, given in ipairs(answers) do
     if given.status ~= 200 then said = given break end
@@ -140,7 +142,7 @@ core.register_service("metrics", "http", function(applet)
     end
     return families[name]
   end
-  for _, given in ipairs(ask(serving("metrics"), "get", "/metrics", nil, nil, ASK_TIMEOUT)) do
+  for _, given in ipairs(ask(serving("metrics"), "get", "/metrics", nil, ASK_TIMEOUT)) do
     if given.status == 200 then
       local label = 'server="' .. given.name .. '"'
       local current

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tritonclient.grpc
 import tritonclient.http
-from serving import ECHO_CONFIG, python_model, up, wait_for
+from serving import ECHO_CONFIG, FREE_PORTS, python_model, up, wait_for
 from system_packages import program
 
 from tritonkit.serve import Deployment, ports
@@ -100,19 +100,17 @@ def backend(name: str, deployment: Deployment) -> Backend:
 
 def planned(folder: Path, runtime: Path, backends: Sequence[Backend], **options: Any) -> ProcessSpec:
     """The gateway before these servers, on free ports."""
-    chosen = {f"{name}_port": port for name, port in ports.choose("127.0.0.1", dict.fromkeys(SERVICES, 0)).items()}
+    free = ports.choose("127.0.0.1", FREE_PORTS)
+    listening = GatewayOptions(http_port=free["http"], grpc_port=free["grpc"], metrics_port=free["metrics"])
     return gateway_process(
         backends,
-        replace(GatewayOptions(**chosen), **options),
+        replace(listening, **options),
         program=program("haproxy"),
         project=folder,
         runtime=runtime,
         deployment="0123abcd",
         inherited_env={},
     )
-
-
-SERVICES = ("http", "grpc", "metrics")
 
 
 def write(spec: ProcessSpec) -> Path:
@@ -142,6 +140,23 @@ def gateway(folder: Path, backends: Sequence[Backend], **options: Any) -> Iterat
                 yield running
             finally:
                 process.kill()
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate of this machine's own, alone, and with its key in a file with a name that needs quotes."""
+    alone, key, both = folder / "certificate.pem", folder / "key.pem", folder / "it's both.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+            *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
+            *("-keyout", str(key), "-out", str(alone)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    both.touch(mode=0o600)
+    both.write_text(alone.read_text() + key.read_text())
+    return alone, both
 
 
 class Clients(ExitStack):

@@ -7,11 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateways import planned, write
+from gateways import certificate, planned, write
 from system_packages import program
 
 from tritonkit.errors import ToolMissing, TritonkitError
-from tritonkit.serve.gateway import Backend, GatewayOptions, check_tokens, gateway_process, groups
+from tritonkit.serve.gateway import (
+    Backend,
+    GatewayOptions,
+    check_certificate,
+    check_tokens,
+    gateway_process,
+    groups,
+)
 from tritonkit.tools import haproxy
 
 
@@ -123,6 +130,25 @@ def test_tokens_that_cannot_be_used(tmp_path: Path, text: str | None, mode: int,
     with pytest.raises(TritonkitError, match=words) as error:
         check_tokens(file)
     assert "0123456789" not in str(error.value)
+
+
+def test_a_certificate_and_its_key(tmp_path: Path) -> None:
+    _, both = certificate(tmp_path)
+    check_certificate(both)
+
+
+def test_certificates_that_cannot_be_used(tmp_path: Path) -> None:
+    alone, both = certificate(tmp_path)
+    faults = {tmp_path / "none": "cannot be read: No such file", alone: "no certificate with its key"}
+    for file, words in faults.items():
+        with pytest.raises(TritonkitError, match=words):
+            check_certificate(file)
+    both.chmod(0o644)
+    with pytest.raises(TritonkitError, match="others may read its key") as error:
+        check_certificate(both)
+    assert error.value.hint is not None
+    subprocess.run(["sh", "-c", error.value.hint.removeprefix("Run: ")], check=True)
+    check_certificate(both)
 
 
 def test_haproxy_is_found_where_users_have_no_path_to_it(monkeypatch: pytest.MonkeyPatch) -> None:

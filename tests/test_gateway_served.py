@@ -5,15 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 import queue
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tritonclient.grpc
-from gateways import Clients, Gateway, gateway, infer, servers
+from gateways import Clients, Gateway, certificate, gateway, infer, servers
 from serving import wait_for
 from tritonclient.utils import InferenceServerException
 
@@ -99,13 +98,14 @@ def test_a_request_too_long_is_refused(clients: Clients, served: Gateway, protoc
 def test_what_is_closed_says_so(clients: Clients, served: Gateway) -> None:
     http, grpc = clients.of(served, "http"), clients.of(served, "grpc")
     closed = "model control, trace and log settings are closed: start with --allow-model-control"
-    for call in (
+    calls: tuple[Callable[[Any], Any], ...] = (
         lambda asked: asked.load_model("one"),
         lambda asked: asked.unload_model("one"),
         lambda asked: asked.update_log_settings({"log_verbose_level": 1}),
         lambda asked: asked.update_trace_settings(settings={"trace_level": "TIMESTAMPS"}),
         lambda asked: asked.update_trace_settings("one", settings={"trace_level": "TIMESTAMPS"}),
-    ):
+    )
+    for call in calls:
         assert refused(lambda: call(http)) == ("403", closed)  # noqa: B023
         assert refused(lambda: call(grpc)) == ("StatusCode.PERMISSION_DENIED", closed)  # noqa: B023
     for asked, status in ((http, "403"), (grpc, "StatusCode.FAILED_PRECONDITION")):
@@ -264,22 +264,12 @@ def test_tokens(clients: Clients, tmp_path: Path, backends: list[Backend]) -> No
 
 
 def test_tls(clients: Clients, tmp_path: Path, backends: list[Backend]) -> None:
-    certificate, key, both = tmp_path / "certificate", tmp_path / "key", tmp_path / "it's both.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-            *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
-            *("-keyout", str(key), "-out", str(certificate)),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    both.write_text(certificate.read_text() + key.read_text())
+    alone, both = certificate(tmp_path)
     with gateway(tmp_path, backends, tls_certificate=both) as running:
-        secure = clients.grpc(running.grpc, ssl=True, root_certificates=str(certificate))
+        secure = clients.grpc(running.grpc, ssl=True, root_certificates=str(alone))
         assert infer(secure, "one", 0, 2, length=150_000) == [0, 2]
         assert refused(lambda: infer(secure, "nobody", 0))[0] == "StatusCode.NOT_FOUND"
-        options = {"ssl": True, "ssl_options": {"ca_certs": str(certificate)}}
+        options = {"ssl": True, "ssl_options": {"ca_certs": str(alone)}}
         assert infer(clients.http(running.http, **options), "one", 0, 2, length=150_000) == [0, 2]
         with pytest.raises(http.client.RemoteDisconnected):
             ask(running.http, "/v2/health/live")

@@ -224,6 +224,32 @@ def local_socket(runtime: Path) -> Path:
     return runtime / "http.sock"
 
 
+def check_certificate(file: Path) -> None:
+    """Look whether a file holds a certificate and its key, readable by its owner alone.
+
+    Raises:
+        TritonkitError: it does not.
+    """
+    import ssl
+
+    try:
+        with open_regular(file) as stream:
+            mode = os.fstat(stream.fileno()).st_mode
+        # Asked for nothing: a key behind a password could not be read when the gateway starts.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(file, password="")
+    except ssl.SSLError as error:
+        raise TritonkitError(
+            f"--tls-certificate {file}: no certificate with its key: {error.reason or error}",
+            hint="Write both into one PEM file: cat certificate.pem key.pem > both.pem",
+        ) from error
+    except OSError as error:
+        raise TritonkitError(f"--tls-certificate {file}: cannot be read: {error.strerror}") from error
+    if mode & 0o077:
+        raise TritonkitError(
+            f"--tls-certificate {file}: others may read its key", hint=f"Run: chmod 600 {shlex.quote(str(file))}"
+        )
+
+
 def check_tokens(file: Path) -> None:
     """Look whether a file of bearer tokens can be used: one token a line, readable by its owner alone.
 
