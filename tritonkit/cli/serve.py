@@ -86,7 +86,6 @@ def up(
 ) -> None:
     """Build a spec's repository if it is not current, and serve it until Ctrl-C, or in the background with --detach."""
     from tritonkit import serve
-    from tritonkit.serve import docker
     from tritonkit.serve.changing import replanner
     from tritonkit.serve.state import refuse_second
 
@@ -98,6 +97,8 @@ def up(
         # Before anything is built.
         refuse_second(Path.cwd())
         if engine == "docker":
+            from tritonkit.tools import docker
+
             docker.check()
     chosen = served(targets or [], assignments or [], dry_run=dry_run)
     request = serve.Request(

@@ -6,40 +6,16 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tritonkit.errors import CommandFailed, LaunchFailed, ToolMissing
+from tritonkit.errors import CommandFailed, LaunchFailed
 from tritonkit.serve.composition_files import write
 from tritonkit.serve.containers import COMPOSE, Composition
+from tritonkit.tools import docker
 from tritonkit.tools.commands import run
-
-_INSTALL = "Install Docker Engine with its Compose plugin: https://docs.docker.com/engine/install"
-_PATIENCE = 30.0
 
 
 def folder(project: Path) -> Path:
     """Where the composition of a project's deployment lies."""
     return project / ".tritonkit" / "compose"
-
-
-def check() -> None:
-    """See that containers can be run here, before anything is done.
-
-    Raises:
-        ToolMissing: there is no docker program, no Compose plugin, or no engine that answers.
-    """
-    if shutil.which("docker") is None:
-        raise ToolMissing("docker is not installed", hint=_INSTALL)
-    try:
-        run(("docker", "version", "--format", "{{.Server.Version}}"), timeout=_PATIENCE)
-    except CommandFailed as error:
-        words = error.output.strip().splitlines()
-        raise ToolMissing(
-            f"the docker program is here, and no Docker engine answers: {words[-1] if words else 'no word from it'}",
-            hint="Start one (systemctl start docker), or see what it would run: tritonkit render compose",
-        ) from error
-    try:
-        run(("docker", "compose", "version"), timeout=_PATIENCE)
-    except CommandFailed as error:
-        raise ToolMissing("docker has no Compose plugin (docker compose)", hint=_INSTALL) from error
 
 
 def up(composition: Composition, project: Path) -> int:
@@ -83,7 +59,7 @@ def down(project: Path) -> None:
         ToolMissing: no Docker engine answers.
         CommandFailed: docker failed; its words are in the error.
     """
-    check()
+    docker.check()
     file = folder(project) / COMPOSE
     run((*_compose(file), "down", "--volumes"))
     shutil.rmtree(file.parent)
