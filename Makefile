@@ -91,6 +91,7 @@ benchmarks: $(VENV)/.dev
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/check_speed.py
 	$(BIN)/python benchmarks/check_oracle.py
+	$(BIN)/python benchmarks/gateway.py
 
 clean:
 	rm -rf $(VENV) $(DEMO) .mypy_cache .pytest_cache .ruff_cache build dist
