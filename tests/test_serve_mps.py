@@ -84,6 +84,28 @@ def test_what_the_daemon_answers(daemon: Daemon, pipe: Path) -> None:
             process.kill()
 
 
+def test_the_work_of_a_server_is_ended_before_it_is_killed(pipe: Path) -> None:
+    mark = f"{os.getpid():08x}.t."
+    with (
+        subprocess.Popen(
+            [PROGRAM, "-f"], env={**os.environ, mps.PIPE_VARIABLE: str(pipe)}, stdout=subprocess.PIPE, text=True
+        ) as process,
+        client(pipe, mark) as ours,
+        client(pipe, "another.") as theirs,
+    ):
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            wait_for(lambda: len(Daemon(PROGRAM, pipe).client_pids()) == 2)
+            mps.let_go(server(pipe, mark, None))
+            process.terminate()
+            assert process.stdout.read() == f"terminated {ours.pid}\n", "nobody else"
+            mps.let_go(server(pipe, mark, None))
+        finally:
+            for one in (ours, theirs, process):
+                one.kill()
+
+
 @pytest.mark.parametrize(
     ("command", "words"),
     [("no_such_thing", 'Unknown command "no_such_thing"'), ("get_client_list 1", "Server 1 not found")],
