@@ -104,6 +104,15 @@ def test_a_hundred_strikes(tmp_path: Path, two_gpus: None) -> None:
     endure(tmp_path, [(chance.choice(KINDS), chance.choice(SIGNALS)) for _ in range(100)], chance)
 
 
+@pytest.mark.gpu
+@pytest.mark.timeout(600)
+def test_every_kind_of_process_is_struck_on_two_gpus(tmp_path: Path) -> None:
+    """The same with the real MPS daemons and tritonservers as their clients; needs two GPUs and HAProxy."""
+    chance = random.Random(6)  # noqa: S311
+    strikes = [(kind, number) for kind in KINDS for number in SIGNALS]
+    endure(tmp_path, strikes, chance)
+
+
 def endure(project: Path, strikes: list[tuple[str, signal.Signals]], chance: random.Random) -> None:
     plan = planned(project)
     lost: Counter[str] = Counter()

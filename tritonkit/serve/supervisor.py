@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import TypeVar
 
-from tritonkit.errors import LaunchFailed
+from tritonkit.errors import LaunchFailed, TritonkitError
 from tritonkit.serve import events, machine, phases, runtime, warden
 from tritonkit.serve.phases import State
 from tritonkit.serve.processes import Change, Plan, ProcessSpec, ServerCheck
@@ -167,9 +167,15 @@ class Supervisor:
         until_cleaned.callback(control.close)
 
         def keep() -> None:
-            guard.keep()
+            # A full disk, or a system that has no process left to give, must not end what serves.
             with suppress(OSError):
+                guard.keep()
+            try:
                 self._claim.keep(self._deployment)
+            except LaunchFailed:
+                raise
+            except (TritonkitError, OSError):
+                return
 
         return keep
 
