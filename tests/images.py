@@ -53,13 +53,21 @@ def base() -> str:
 def build(dockerfile: str, tag: str, *, image: str, folder: Path) -> str:
     """Build a Dockerfile of docker/ on ``image``; the tag."""
     configuration, lent = _pip(folder)
+    before = _identity(tag)
     volumes = [word for place in lent for word in ("--volume", f"{place}:{place}:ro")]
     buildah(
         "bud", *ISOLATION, "--layers", "--force-rm", "--format", "docker", "--build-arg", f"BASE={image}",
         "--secret", f"id=pip,src={configuration}", *volumes,
         "--file", str(ROOT / "docker" / dockerfile), "--tag", tag, str(ROOT),
     )  # fmt: skip
+    if before not in ("", _identity(tag)):
+        # Every change of the package would leave an image behind.
+        buildah("rmi", "--force", before)
     return tag
+
+
+def _identity(tag: str) -> str:
+    return buildah("images", "--quiet", "--filter", f"reference={tag}")
 
 
 def settings(tag: str) -> dict[str, Any]:
