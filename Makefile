@@ -8,6 +8,7 @@
 #   make check               lint and types
 #   make model_repository    build the committed example anew
 #   make docs                make the pages anew that programs make
+#   make docker-test         build the images of docker/ with buildah and serve with one of them (minutes, root)
 #   make fuzz                try 100,000 inputs on the loader and the importer (half an hour)
 #   make benchmarks          measure the tables of the README here
 #   make clean               remove the environment and everything built in it
@@ -28,7 +29,7 @@ CONCURRENCY ?= 1,4
 # or options that name it, as in TORCH='torch==2.13.0 --index-url ...'.
 TORCH ?= torch==2.13.0
 
-.PHONY: help demo test check model_repository docs fuzz benchmarks clean
+.PHONY: help demo test check model_repository docs docker-test fuzz benchmarks clean
 
 help:
 	@sed -n 's/^#   \(make .*\)/\1/p' Makefile
@@ -77,6 +78,10 @@ docs: $(VENV)/.dev
 	$(BIN)/python tests/coverage_table.py > docs/modelconfig.md
 	$(BIN)/python tests/checks_tables.py rules > docs/checks.md
 	$(BIN)/python tests/checks_tables.py ensembles > docs/ensembles.md
+
+docker-test: $(VENV)/.dev
+	$(BIN)/python tests/system_packages.py
+	$(BIN)/python -m pytest -m docker
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m pytest -m fuzz

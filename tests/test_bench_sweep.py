@@ -16,11 +16,12 @@ import pytest
 from measured import png, repository
 from serving import QUICK, processes_naming, up, wait_for
 
-from tritonkit.bench import activity, process
+from tritonkit.bench import process
 from tritonkit.bench.command import Measurement
 from tritonkit.bench.levels import Concurrency, Level, RequestRate
 from tritonkit.bench.preparation import Wish, prepare
 from tritonkit.bench.sweep import Point, measure
+from tritonkit.client import activity
 from tritonkit.client.endpoint import Addresses, Endpoint
 from tritonkit.client.signature import signature
 from tritonkit.client.tensors import collect

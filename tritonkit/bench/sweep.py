@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tritonkit.bench import activity
 from tritonkit.bench.command import Measurement, argv, shell_line
 from tritonkit.bench.data import document
 from tritonkit.bench.levels import Level, RequestRate
 from tritonkit.bench.preparation import Subject
 from tritonkit.bench.process import run
 from tritonkit.bench.row import Row, Window, delayed, parse, requests, unsettled, windows, words
+from tritonkit.client import activity
 from tritonkit.client.endpoint import Addresses, Endpoint
 from tritonkit.errors import BenchmarkFailed, RequestFailed
 from tritonkit.tools.perf_analyzer import PerfAnalyzer

@@ -17,9 +17,11 @@ from tritonkit.cli import (
     infer,
     init,
     mps,
+    render,
     running,
     schema,
     serve,
+    top,
 )
 from tritonkit.cli.console import ErrorGroup
 
@@ -63,3 +65,5 @@ bench.register(app)
 serve.register(app)
 running.register(app)
 mps.register(app)
+top.register(app)
+render.register(app)

@@ -109,6 +109,10 @@ class Endpoint:
         """A loaded model's statistics since its load: one ``model_stats`` entry a version; times in ns."""
         return self._object("GET", f"{_model_path(model, version)}/stats")
 
+    def every_statistics(self) -> dict[str, Any]:
+        """The statistics of every loaded model, in the same form as those of one."""
+        return self._object("GET", "/v2/models/stats")
+
     def _healthy(self, path: str) -> bool:
         try:
             status, _ = self._exchange("GET", path)
