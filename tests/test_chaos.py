@@ -7,6 +7,7 @@ to one that a signal had stopped before that was noticed; of each client, which 
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
@@ -53,7 +54,11 @@ def two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gpus.write_text(json.dumps([{"uuid": f"GPU-{digit * 8}-0000-0000-0000-000000000000"} for digit in "01"]))
     monkeypatch.setenv("FAKE_NVML", str(gpus))
     monkeypatch.setenv("PATH", f"{FAKES}:{os.environ['PATH']}")
-    monkeypatch.syspath_prepend(str(FAKES))
+    with monkeypatch.context() as found:
+        found.syspath_prepend(str(FAKES))
+        found.delitem(sys.modules, "pynvml", raising=False)
+        fake = importlib.import_module("pynvml")
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
     monkeypatch.setattr(mps, "WITNESS", (sys.executable, "-I", "-S", str(FAKES / "witness.py")))
 
 
