@@ -49,7 +49,7 @@ class Service:
 
     Attributes:
         name: what its points are called.
-        command: the program; ``{port}`` stands for a free port.
+        command: the program; ``{port}`` stands for a free port, ``{python}`` for the running Python.
         folder: where it is started.
         path: where requests are posted.
         body: what is posted.

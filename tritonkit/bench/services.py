@@ -14,6 +14,7 @@ import signal
 import socket
 import statistics
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -70,9 +71,10 @@ def started(service: Service, log: Path) -> Iterator[tuple[int, int]]:
         ToolMissing: its program is not there.
         LaunchFailed: it ended, or did not become ready.
     """
-    program = shutil.which(service.command[0])
+    first = service.command[0].replace("{python}", sys.executable)
+    program = shutil.which(first)
     if program is None:
-        raise ToolMissing(f"{service.name}: there is no program {service.command[0]}")
+        raise ToolMissing(f"{service.name}: there is no program {first}")
     with socket.socket() as free:
         free.bind((_HOST, 0))
         port = int(free.getsockname()[1])

@@ -173,10 +173,11 @@ def run(
             with Campaign(plan, deployer, store, setting, told) as campaign:
                 if objective is None:
                     campaign.grid()
-                    if not campaign.ended_early:
-                        yardsticks.measure(plan, store, setting, told)
                 else:
                     found = _search(plan, campaign, objective)
+            if objective is None and not campaign.ended_early:
+                # With no deployment up any more: they would share the machine.
+                yardsticks.measure(plan, store, setting, told)
             state = campaign.ended_early or "complete"
     finally:
         records = store.records
