@@ -149,13 +149,15 @@ class _Reading(Sections):
         found: list[Item] = []
         raw, where = given["load"]
         named, models_at = given["models"]
-        names = list(named or known)
+        together, together_at = given["together"]
+        endpoints, endpoints_at = given["endpoints"]
+        if endpoints and models_at != endpoints_at:
+            # A part with endpoints is about them; models it measures only where it names some.
+            named = None
+        names = list(named or (() if endpoints else known))
         for index, name in enumerate(named or ()):
             if known and name not in known:
                 self.faults.add((*models_at, "models", index), f"the spec has no model '{name}'{nearest(name, known)}")
-        together, together_at = given["together"]
-        endpoints, _ = given["endpoints"]
-        # With endpoints alone the load is theirs.
         if names and (raw is not None or not (together or endpoints)):
             axes = self.axes(raw or {}, (*where, "load"))
             if axes is not None:
