@@ -25,6 +25,7 @@ class Activity:
             all that its steps took, for an ensemble.
         batches: how many executions there were of each batch size.
         cache_hits: requests that the response cache answered.
+        busy: time that instances spent computing, all executions together, in microseconds.
     """
 
     model: str
@@ -36,6 +37,7 @@ class Activity:
     compute: float
     batches: Mapping[int, int]
     cache_hits: int
+    busy: float = 0.0
 
     @property
     def average_batch(self) -> float | None:
@@ -97,6 +99,7 @@ def together(model: str, servers: Iterable[tuple[Mapping[str, Any], Mapping[str,
             if key.startswith("batch ") and count
         },
         cache_hits=change["cache_hit"],
+        busy=change["busy_ns"] / 1000,
     )
 
 
@@ -118,4 +121,7 @@ def _totals(statistics: Mapping[str, Any]) -> Counter[str]:
             totals["compute_ns"] += int(times.get(name, {}).get("ns", 0))
         for batch in version.get("batch_stats", []):
             totals[f"batch {batch['batch_size']}"] += int(batch["compute_infer"]["count"])
+            totals["busy_ns"] += sum(
+                int(batch[part]["ns"]) for part in ("compute_input", "compute_infer", "compute_output")
+            )
     return totals
