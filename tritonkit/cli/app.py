@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 
 from tritonkit import __version__
-from tritonkit.cli import bench, build, check, doctor, export, import_repository, infer, init, schema, serve
+from tritonkit.cli import (
+    bench,
+    build,
+    check,
+    compare,
+    convert,
+    doctor,
+    export,
+    import_repository,
+    infer,
+    init,
+    report,
+    schema,
+    serve,
+)
 from tritonkit.cli.console import ErrorGroup
 
 app = typer.Typer(
@@ -47,6 +61,9 @@ schema.register(app)
 doctor.register(app)
 infer.register(app)
 bench.register(app)
+report.register(app)
+compare.register(app)
+convert.register(app)
 serve.register(app)
 
 

@@ -1,0 +1,166 @@
+"""A study in a few sentences: what is best, what each axis does, what cannot be believed and why. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from tritonkit.bench import figures
+from tritonkit.bench.objective import Objective
+from tritonkit.bench.records import Record, Study
+from tritonkit.bench.report_effects import Effect, effects
+from tritonkit.bench.report_interference import Cell, interference
+from tritonkit.bench.titles import title
+
+Kind: TypeAlias = Literal["best", "effect", "limit", "warning"]
+# A change that a reader would not act on is left to the table.
+_WORTH_TELLING = 0.05
+_MOST_EFFECTS = 8
+_MOST_WARNINGS = 12
+_WHY = {
+    "unstable": "perf_analyzer's windows did not agree",
+    "overloaded": "more was asked than is served, so latencies grow with the time of the measurement",
+    "client-limited": "perf_analyzer could not send what was asked",
+    "failed": "there are no figures, or requests failed",
+    "unbuilt": "the deployment could not be built or started",
+}
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One sentence of the summary.
+
+    Attributes:
+        kind: what it is about.
+        text: the sentence.
+    """
+
+    kind: Kind
+    text: str
+
+
+def sound(record: Record) -> bool:
+    """Whether a point has figures that may be compared and recommended."""
+    return record.status == "ok" and bool(record.repeats)
+
+
+def front(records: Sequence[Record]) -> set[str]:
+    """The labels of the sound points that no other sound point of their model beats in throughput and in p99 at once."""
+    best: set[str] = set()
+    for model in dict.fromkeys(record.model for record in records):
+        mine = [record for record in records if record.model == model and sound(record)]
+        lowest = float("inf")
+        for record in sorted(mine, key=lambda each: (-_of(each, "throughput"), _of(each, "latency_p99"))):
+            if _of(record, "latency_p99") < lowest:
+                lowest = _of(record, "latency_p99")
+                best.add(record.label)
+    return best
+
+
+def best(records: Sequence[Record], objective: Objective | None) -> Record | None:
+    """The sound point with the highest throughput within the objective; None where there is none."""
+    fit = [record for record in records if sound(record) and (objective is None or objective.met(record))]
+    return max(fit, key=lambda each: _of(each, "throughput"), default=None)
+
+
+def summary(study: Study, objective: Objective | None) -> list[Sentence]:
+    """The study in words, the most wanted first."""
+    return [
+        *_best(study.records, objective),
+        *_together(interference(study.records)),
+        *_effects(effects(study.records)),
+        *_limits(study.records),
+        *_warnings(study),
+    ]
+
+
+def _best(records: Sequence[Record], objective: Objective | None) -> Iterator[Sentence]:
+    for model in dict.fromkeys(record.model for record in records):
+        mine = [record for record in records if record.model == model]
+        found = best(mine, objective)
+        within = f" with {objective.text}" if objective else ""
+        if found is not None:
+            yield Sentence("best", f"The highest throughput of {model}{within} is {_told(found)}.")
+        elif objective is not None and (nearest := _nearest(mine, objective)) is not None:
+            yield Sentence(
+                "warning", f"No sound point of {model} has {objective.text}; the nearest is {_told(nearest)}."
+            )
+        else:
+            yield Sentence("warning", f"No point of {model} can be believed.")
+
+
+def _nearest(records: Sequence[Record], objective: Objective) -> Record | None:
+    return min(filter(sound, records), key=lambda each: _of(each, objective.metric), default=None)
+
+
+def _told(record: Record) -> str:
+    p50, p99 = (milliseconds(_of(record, metric)) for metric in ("latency_p50", "latency_p99"))
+    return f"{_of(record, 'throughput'):.4g} inferences/s at {title(record)} (p50 {p50}, p99 {p99})"
+
+
+def _together(cells: Sequence[Cell]) -> Iterator[Sentence]:
+    known = [cell for cell in cells if cell.latency is not None]
+    if known:
+        worst = max(known, key=lambda cell: cell.latency or 0)
+        kept = f", with {worst.throughput:.0%} of its throughput" if worst.throughput is not None else ""
+        yield Sentence(
+            "effect",
+            f"Loaded together, {worst.model} suffers most: beside {', '.join(worst.others)} its p99 is "
+            f"{worst.latency:.2g} times that alone{kept} ({worst.load}).",
+        )
+
+
+def _effects(found: Sequence[Effect]) -> Iterator[Sentence]:
+    def size(effect: Effect) -> float:
+        return max(abs(change) for change in effect.changes.values())
+
+    telling = [effect for effect in found if size(effect) >= _WORTH_TELLING]
+    for effect in sorted(telling, key=size, reverse=True)[:_MOST_EFFECTS]:
+        changes = (effect.changes[name] for name in ("throughput", "latency_p50", "latency_p99"))
+        told = "throughput {:+.0%}, p50 {:+.0%}, p99 {:+.0%}".format(*changes)
+        over = "" if effect.points == 1 else f", over {effect.points} pairs of points"
+        name = effect.axis.removeprefix("configuration ")
+        yield Sentence("effect", f"{effect.model}, {name} {effect.before} to {effect.after}: {told}{over}.")
+    if found and not telling:
+        yield Sentence("effect", f"No axis changes throughput or latency by {_WORTH_TELLING:.0%} or more.")
+
+
+def _limits(records: Sequence[Record]) -> Iterator[Sentence]:
+    counts = Counter(record.limit for record in records if record.repeats and record.limit != "none")
+    if counts:
+        told = ", ".join(f"{limit} ({_points(count)})" for limit, count in counts.most_common())
+        yield Sentence("limit", f"What limited the throughput: {told}.")
+
+
+def _warnings(study: Study) -> Iterator[Sentence]:
+    planned = len(study.document.get("planned", study.records))
+    if planned > len(study.records):
+        state = study.document.get("state", "incomplete")
+        yield Sentence("warning", f"{planned - len(study.records)} of {_points(planned)} were not measured: {state}.")
+    doubtful = [record for record in study.records if record.status != "ok"]
+    for status, count in Counter(record.status for record in doubtful).items():
+        yield Sentence("warning", f"{_points(count)} {status}: {_WHY[status]}.")
+    for record in doubtful[:_MOST_WARNINGS]:
+        reason = (record.error or ", ".join(record.notes) or record.evidence or record.status).splitlines()[0]
+        yield Sentence("warning", f"{title(record)}: {reason}")
+    if len(doubtful) > _MOST_WARNINGS:
+        yield Sentence("warning", f"{len(doubtful) - _MOST_WARNINGS} more are marked in the table.")
+    single = sum(len(record.repeats) == 1 for record in study.records)
+    if single:
+        yield Sentence("warning", f"{_points(single)} measured once only, so that nobody can tell noise from effect.")
+
+
+def milliseconds(microseconds: float) -> str:
+    """A time for people to read."""
+    value = microseconds / 1000
+    return f"{value:.3g} ms" if value < 1000 else f"{value:.0f} ms"
+
+
+def _points(count: int) -> str:
+    return "1 point" if count == 1 else f"{count} points"
+
+
+def _of(record: Record, metric: str) -> float:
+    return figures.median(record, metric) or 0.0
