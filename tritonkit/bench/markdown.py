@@ -23,7 +23,7 @@ def report(study: Study, objective: Objective | None = None) -> str:
             f"{series(record)} ★" if record.label in optimal else series(record),
             str(record.load),
             *(_figure(record, metric) for metric in ("throughput", "latency_p50", "latency_p99", "queue", "compute")),
-            record.limit if record.limit != "none" else "–",
+            record.limit if record.limit != "none" else "-",
             record.status if record.status == "ok" else f"{record.status}: {_reason(record)}",
         )
         for record in study.records
@@ -45,7 +45,7 @@ def comparison(held: Comparison, broken: Sequence[str]) -> str:
     rows = []
     for pair in held.pairs:
         changes = {change.metric: change for change in pair.changes}
-        rows.append((pair.title, *(cell(changes[metric]) if metric in changes else "–" for metric in metrics)))
+        rows.append((pair.title, *(cell(changes[metric]) if metric in changes else "-" for metric in metrics)))
     return "\n".join([*lines, "", *table(columns, rows, right=range(1, len(columns)))]) + "\n"
 
 
@@ -97,7 +97,7 @@ def escaped(text: str) -> str:
 def _figure(record: Record, metric: str) -> str:
     value = figures.median(record, metric)
     if value is None:
-        return "–"
+        return "-"
     return f"{value:.1f}" if metric == "throughput" else f"{value / 1000:.2f}"
 
 

@@ -92,7 +92,7 @@ def _data(study: Study, optimal: set[str]) -> dict[str, Any]:
 
 
 def _point(record: Record, optimal: set[str]) -> dict[str, Any]:
-    shares = figures.quantiles(record) or {
+    shares: Mapping[float, float | None] = figures.quantiles(record) or {
         share: figures.median(record, metric) for metric, share in _PERCENTILES.items()
     }
     executions = figures.batches(record)
@@ -103,7 +103,8 @@ def _point(record: Record, optimal: set[str]) -> dict[str, Any]:
         "pareto": record.label in optimal,
         "throughput": _digits(figures.median(record, "throughput")),
         "latency": {
-            name: _milliseconds(figures.median(record, f"latency_{name}")) for name in ("avg", "p50", "p90", "p95", "p99")
+            name: _milliseconds(figures.median(record, f"latency_{name}"))
+            for name in ("avg", "p50", "p90", "p95", "p99")
         },
         "quantiles": [(share, _milliseconds(time)) for share, time in shares.items()],
         "parts": [_milliseconds(figures.median(record, part)) for part in PARTS],

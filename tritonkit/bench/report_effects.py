@@ -66,10 +66,10 @@ def _of_axis(
     ignored = {name, *(each for values in axes.values() for each in values if _belongs(each, name))}
     groups: dict[str, dict[str, Record]] = {}
     for record in records:
-        values = axes[record.label]
-        rest = json.dumps([(each, value) for each, value in values.items() if each not in ignored])
-        if name in values:
-            groups.setdefault(rest, {}).setdefault(values[name], record)
+        mine = axes[record.label]
+        rest = json.dumps([(each, value) for each, value in mine.items() if each not in ignored])
+        if name in mine:
+            groups.setdefault(rest, {}).setdefault(mine[name], record)
     values = list(dict.fromkeys(value for group in groups.values() for value in group))
     if name in _LOADS.values():
         counts = Counter(value for group in groups.values() for value in group)

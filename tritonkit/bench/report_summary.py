@@ -47,7 +47,7 @@ def sound(record: Record) -> bool:
 
 
 def front(records: Sequence[Record]) -> set[str]:
-    """The labels of the sound points that no other sound point of their model beats in throughput and in p99 at once."""
+    """The labels of the sound points that no other sound point of their model beats in throughput and p99 at once."""
     best: set[str] = set()
     for model in dict.fromkeys(record.model for record in records):
         mine = [record for record in records if record.model == model and sound(record)]
