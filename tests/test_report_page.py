@@ -13,6 +13,7 @@ import pytest
 from browser import chromium
 from playwright.sync_api import Browser, Page
 from report_studies import NASTY, nasty, record, study, varied
+from serving import wait_for
 from system_packages import program
 
 from tritonkit.bench.records import Study
@@ -45,7 +46,7 @@ def opened(browser: Browser, path: Path, complaints: list[str], **options: Any) 
     page = browser.new_page(**options)
     page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
+    page.on("dialog", lambda dialog: complaints.append(dialog.message))
     page.on("request", lambda request: complaints.append(request.url) if not request.url.startswith("file:") else None)
     page.goto(path.as_uri())
     return page
@@ -165,7 +166,7 @@ def test_dark_mode_and_print_have_their_own_colours(browser: Browser, report: Pa
     plot = "document.getElementById('plot-tradeoff').toDataURL()"
     light = page.evaluate(ground), page.evaluate(plot), page.screenshot()
     page.emulate_media(color_scheme="dark")
-    page.wait_for_function(f"{plot} !== {light[1]!r}")
+    wait_for(lambda: page.evaluate(plot) != light[1])
     assert page.evaluate(ground) != light[0]
     assert page.screenshot() != light[2]
     page.emulate_media(media="print")

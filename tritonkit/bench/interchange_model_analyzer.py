@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tritonkit.bench.objective import Objective
+from tritonkit.bench.objective import Limit
 from tritonkit.bench.records import Record, Study
 
 # Keys of a spec that are no fields of Triton's ModelConfig: a repository that is built does not know them.
@@ -16,13 +16,13 @@ _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 _LOADS = {"concurrency": "concurrency", "request_rate": "request_rate"}
 
 
-def config(study: Study, repository: str, objective: Objective | None = None) -> str:
+def config(study: Study, repository: str, limits: Sequence[Limit] = ()) -> str:
     """The YAML. What Model Analyzer cannot say is named in comments at its head.
 
     Args:
         study: what to measure: models, loads, batch sizes and the axes of models' configurations.
         repository: the model repository to profile.
-        objective: a limit to p99.
+        limits: of which Model Analyzer knows upper ones of p99 and lower ones of throughput.
     """
     import yaml
 
@@ -34,10 +34,13 @@ def config(study: Study, repository: str, objective: Objective | None = None) ->
     protocols = list(dict.fromkeys(record.protocol for record in alone))
     document["client_protocol"] = protocols[0] if protocols else "http"
     left_out += [f"protocol {protocol}: a configuration has one" for protocol in protocols[1:]]
-    if objective is not None and objective.metric == "latency_p99" and objective.limit >= 1000:
-        document["constraints"] = {"perf_latency_p99": {"max": int(objective.limit / 1000)}}
-    elif objective is not None:
-        left_out.append(f"{objective.text}: limits are whole milliseconds of p99")
+    for limit in limits:
+        if limit.metric == "latency_p99" and limit.relation.startswith("<") and limit.bound >= 1000:
+            document.setdefault("constraints", {})["perf_latency_p99"] = {"max": int(limit.bound / 1000)}
+        elif limit.metric == "throughput" and limit.relation.startswith(">"):
+            document.setdefault("constraints", {})["perf_throughput"] = {"min": int(limit.bound)}
+        else:
+            left_out.append(f"{limit.text}: constraints are p99 below whole milliseconds, or throughput above")
     document["profile_models"] = {
         model: _model([record for record in alone if record.model == model], left_out)
         for model in dict.fromkeys(record.model for record in alone)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from tritonkit.bench import figures
 from tritonkit.bench.compare import Change, Comparison
-from tritonkit.bench.objective import Objective
+from tritonkit.bench.objective import Limit
 from tritonkit.bench.records import Record, Study
 from tritonkit.bench.report_summary import front, summary
 from tritonkit.bench.titles import series
@@ -15,7 +15,7 @@ _NAMES = {"throughput": "infer/s"}
 _SPECIAL = "\\`*_{}[]<>|#~"
 
 
-def report(study: Study, objective: Objective | None = None) -> str:
+def report(study: Study, limits: Sequence[Limit] = ()) -> str:
     """A study: its summary, and a row a point."""
     optimal = front(study.records)
     rows = [
@@ -30,7 +30,7 @@ def report(study: Study, objective: Objective | None = None) -> str:
     ]
     columns = ("configuration", "load", "infer/s", "p50 ms", "p99 ms", "queue ms", "compute ms", "limit", "status")
     lines = [f"### {escaped(study.name)}", ""]
-    lines += [f"- {escaped(sentence.text)}" for sentence in summary(study, objective)]
+    lines += [f"- {escaped(sentence.text)}" for sentence in summary(study, limits)]
     lines += ["", *table(columns, rows, right=range(2, 7)), "", "★ on the Pareto front of throughput and p99."]
     return "\n".join(lines) + "\n"
 

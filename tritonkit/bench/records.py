@@ -92,6 +92,12 @@ class Repeat:
         argv: the command lines that gave the figures.
         raw: the files with the raw output, in the point's folder.
         members: of an ensemble, the average batch of each member.
+        sent: requests a second that the client sent; None when it does not say, as in a closed loop.
+        rising: whether latencies kept rising from window to window at a fixed rate: a queue that only grows.
+        busy: the share of the time in which the instances computed, for the model or the member that has least to
+            spare; None when it is not known.
+        busiest: that model.
+        overlap: of models measured together, the share of the time in which all of them were under load.
     """
 
     throughput: float
@@ -114,6 +120,11 @@ class Repeat:
     argv: tuple[tuple[str, ...], ...] = ()
     raw: tuple[str, ...] = ()
     members: Mapping[str, float] = field(default_factory=dict)
+    sent: float | None = None
+    rising: bool = False
+    busy: float | None = None
+    busiest: str = ""
+    overlap: float = 1.0
 
     @property
     def compute(self) -> float | None:
@@ -154,6 +165,7 @@ class Record:
             (no more was asked), ``concurrency`` (likewise, of a closed loop) or ``none`` (nobody can tell).
         evidence: why, in one sentence.
         error: why there are no figures, or None.
+        environment: versions of tritonkit, perf_analyzer and the server, and the hardware.
     """
 
     key: str
@@ -174,6 +186,7 @@ class Record:
     limit: str = "none"
     evidence: str = ""
     error: str | None = None
+    environment: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values that JSON can hold; ``record`` is the way back."""

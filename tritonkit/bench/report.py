@@ -12,12 +12,12 @@ import jinja2
 from markupsafe import Markup
 
 from tritonkit.bench import figures
-from tritonkit.bench.objective import Objective
+from tritonkit.bench.colocation import interference
+from tritonkit.bench.objective import Limit
 from tritonkit.bench.records import PARTS, Record, Study
-from tritonkit.bench.report_interference import interference
 from tritonkit.bench.report_summary import front, summary
 from tritonkit.bench.report_tables import tables
-from tritonkit.bench.titles import others, series
+from tritonkit.bench.titles import configured, others, series
 from tritonkit.errors import BenchmarkFailed
 from tritonkit.resources import templates_directory
 
@@ -28,13 +28,13 @@ _PERCENTILES = {"latency_p50": 50.0, "latency_p90": 90.0, "latency_p95": 95.0, "
 _PROVENANCE = ("name", "state", "started", "versions", "hardware", "server", "seed", "order_seed")
 
 
-def write(study: Study, path: Path, *, objective: Objective | None = None) -> None:
+def write(study: Study, path: Path, *, limits: Sequence[Limit] = ()) -> None:
     """Write the report of a study; what was there is replaced in one piece.
 
     Raises:
         BenchmarkFailed: the file cannot be written.
     """
-    text = html(study, objective=objective)
+    text = html(study, limits=limits)
     staged = path.with_name(f".{path.name}.new")
     try:
         staged.write_text(text, encoding="utf-8")
@@ -44,12 +44,12 @@ def write(study: Study, path: Path, *, objective: Objective | None = None) -> No
         raise BenchmarkFailed(f"{path}: the report cannot be written: {error.strerror}") from error
 
 
-def html(study: Study, *, objective: Objective | None = None) -> str:
+def html(study: Study, *, limits: Sequence[Limit] = ()) -> str:
     """The report of a study.
 
     Args:
         study: a study, finished or not.
-        objective: a latency that the recommended points keep to.
+        limits: what the recommended points keep to.
     """
     folder = templates_directory() / "report"
     environment = jinja2.Environment(
@@ -65,10 +65,11 @@ def html(study: Study, *, objective: Objective | None = None) -> str:
     optimal = front(study.records)
     return environment.get_template("report.html.j2").render(
         study=study,
-        objective=objective,
-        sentences=summary(study, objective),
+        sentences=summary(study, limits),
         rows=[_row(record, optimal) for record in study.records],
-        cells=interference(study.records),
+        cells=[
+            (each, configured(each.together), ", ".join(others(each.together))) for each in interference(study.records)
+        ],
         provenance=list(_provenance(study)),
         commands=list(_commands(study.records)),
         data=_data(study, optimal),

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from tritonkit.bench import figures
-from tritonkit.bench.objective import Objective
+from tritonkit.bench.colocation import Interference, interference
+from tritonkit.bench.objective import Limit
 from tritonkit.bench.records import Record, Study
 from tritonkit.bench.report_effects import Effect, effects
-from tritonkit.bench.report_interference import Cell, interference
-from tritonkit.bench.titles import title
+from tritonkit.bench.titles import others, title
 
 Kind: TypeAlias = Literal["best", "effect", "limit", "warning"]
 # A change that a reader would not act on is left to the table.
@@ -59,16 +59,16 @@ def front(records: Sequence[Record]) -> set[str]:
     return best
 
 
-def best(records: Sequence[Record], objective: Objective | None) -> Record | None:
-    """The sound point with the highest throughput within the objective; None where there is none."""
-    fit = [record for record in records if sound(record) and (objective is None or objective.met(record))]
+def best(records: Sequence[Record], limits: Sequence[Limit]) -> Record | None:
+    """The sound point with the highest throughput within the limits; None where there is none."""
+    fit = [record for record in records if sound(record) and all(limit.holds(record) for limit in limits)]
     return max(fit, key=lambda each: _of(each, "throughput"), default=None)
 
 
-def summary(study: Study, objective: Objective | None) -> list[Sentence]:
+def summary(study: Study, limits: Sequence[Limit] = ()) -> list[Sentence]:
     """The study in words, the most wanted first."""
     return [
-        *_best(study.records, objective),
+        *_best(study.records, limits),
         *_together(interference(study.records)),
         *_effects(effects(study.records)),
         *_limits(study.records),
@@ -76,23 +76,23 @@ def summary(study: Study, objective: Objective | None) -> list[Sentence]:
     ]
 
 
-def _best(records: Sequence[Record], objective: Objective | None) -> Iterator[Sentence]:
+def _best(records: Sequence[Record], limits: Sequence[Limit]) -> Iterator[Sentence]:
+    bounds = " and ".join(limit.text for limit in limits)
     for model in dict.fromkeys(record.model for record in records):
         mine = [record for record in records if record.model == model]
-        found = best(mine, objective)
-        within = f" with {objective.text}" if objective else ""
+        found = best(mine, limits)
+        within = f" with {bounds}" if limits else ""
         if found is not None:
             yield Sentence("best", f"The highest throughput of {model}{within} is {_told(found)}.")
-        elif objective is not None and (nearest := _nearest(mine, objective)) is not None:
-            yield Sentence(
-                "warning", f"No sound point of {model} has {objective.text}; the nearest is {_told(nearest)}."
-            )
+        elif limits and (fastest := _fastest(mine)) is not None:
+            text = f"No sound point of {model} has {bounds}; the lowest p99 is that of {_told(fastest)}."
+            yield Sentence("warning", text)
         else:
             yield Sentence("warning", f"No point of {model} can be believed.")
 
 
-def _nearest(records: Sequence[Record], objective: Objective) -> Record | None:
-    return min(filter(sound, records), key=lambda each: _of(each, objective.metric), default=None)
+def _fastest(records: Sequence[Record]) -> Record | None:
+    return min(filter(sound, records), key=lambda each: _of(each, "latency_p99"), default=None)
 
 
 def _told(record: Record) -> str:
@@ -100,15 +100,15 @@ def _told(record: Record) -> str:
     return f"{_of(record, 'throughput'):.4g} inferences/s at {title(record)} (p50 {p50}, p99 {p99})"
 
 
-def _together(cells: Sequence[Cell]) -> Iterator[Sentence]:
-    known = [cell for cell in cells if cell.latency is not None]
-    if known:
-        worst = max(known, key=lambda cell: cell.latency or 0)
-        kept = f", with {worst.throughput:.0%} of its throughput" if worst.throughput is not None else ""
+def _together(found: Sequence[Interference]) -> Iterator[Sentence]:
+    if found:
+        worst = max(found, key=lambda each: each.p99_ratio)
+        record = worst.together
         yield Sentence(
             "effect",
-            f"Loaded together, {worst.model} suffers most: beside {', '.join(worst.others)} its p99 is "
-            f"{worst.latency:.2g} times that alone{kept} ({worst.load}).",
+            f"Loaded together, {record.model} suffers most: beside {', '.join(others(record))} its p99 is "
+            f"{worst.p99_ratio:.2g} times that alone, with {worst.throughput_kept:.0%} of its throughput "
+            f"({record.load}).",
         )
 
 

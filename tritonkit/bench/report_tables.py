@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tritonkit.bench import figures
+from tritonkit.bench.colocation import interference
 from tritonkit.bench.records import PARTS, Record, Study
 from tritonkit.bench.report_effects import effects
-from tritonkit.bench.report_interference import interference
 from tritonkit.bench.report_summary import front
-from tritonkit.bench.titles import series, value_text
+from tritonkit.bench.store import as_csv
+from tritonkit.bench.titles import configured, others, series
 
 _UNITS = {"inferences/s": "_per_s", "µs": "_us", "%": "_percent", "MiB": "_mib"}
 
@@ -44,33 +47,11 @@ def tables(study: Study) -> dict[str, Table]:
 
 
 def results(records: Sequence[Record]) -> Table:
-    """A row a point: what was asked, every figure's median, and the confidence intervals of the main ones."""
-    paths = list(dict.fromkeys(path for record in records for path in record.configuration))
+    """A row a point, as in the study's results.csv, and whether it is on the Pareto front."""
+    columns, *rows = csv.reader(io.StringIO(as_csv(records))) if records else [[]]
     optimal = front(records)
-    intervals = ("throughput", "latency_p50", "latency_p99")
-    columns = [
-        "label", "experiment", "deployment", "model", *paths, "load", "load_kind", "arrivals", "batch_size",
-        "protocol", "shared_memory", "streaming", "together", "status", "limit", "evidence", "repeats",
-        *(f"{name}{unit(name)}" for name in figures.METRICS),
-        *(f"{name}_{end}{unit(name)}" for name in intervals for end in ("low", "high")),
-        "pareto", "notes", "error",
-    ]  # fmt: skip
-    rows = []
-    for record in records:
-        ranges = [figures.interval(record, name) for name in intervals]
-        rows.append(
-            (
-                record.label, record.experiment, record.variant, record.model,
-                *(value_text(record.configuration[path]) if path in record.configuration else None for path in paths),
-                record.load.value, record.load.kind, record.load.distribution, record.batch_size, record.protocol,
-                record.shared_memory, record.streaming, " ".join(record.together), record.status, record.limit,
-                record.evidence, len(record.repeats),
-                *(_short(figures.median(record, name)) for name in figures.METRICS),
-                *(_short(end) for found in ranges for end in (found or (None, None))),
-                record.label in optimal, "; ".join(record.notes), record.error,
-            )
-        )  # fmt: skip
-    return Table(tuple(columns), tuple(rows))
+    marked = [(*row, record.label in optimal) for row, record in zip(rows, records, strict=True)]
+    return Table((*columns, "pareto"), tuple(marked))
 
 
 def unit(metric: str) -> str:
@@ -98,30 +79,21 @@ def _effects(records: Sequence[Record]) -> Table:
 
 
 def _interference(records: Sequence[Record]) -> Table:
-    columns = (
-        "model",
-        "load",
-        "configuration",
-        "beside",
-        "p99_over_alone",
-        "throughput_over_alone",
-        "alone",
-        "together",
-    )
+    columns = ("model", "load", "configuration", "beside", "p99_over_alone", "throughput_kept", "alone", "together")
     return Table(
         columns,
         tuple(
             (
-                cell.model,
-                cell.load,
-                cell.configuration,
-                ", ".join(cell.others),
-                _ratio(cell.latency),
-                _ratio(cell.throughput),
-                cell.alone,
-                cell.together,
+                each.together.model,
+                str(each.together.load),
+                configured(each.together),
+                ", ".join(others(each.together)),
+                round(each.p99_ratio, 3),
+                round(each.throughput_kept, 3),
+                each.alone.label,
+                each.together.label,
             )
-            for cell in interference(records)
+            for each in interference(records)
         ),
     )
 
@@ -163,10 +135,6 @@ def _repeats(records: Sequence[Record]) -> Table:
         for number, repeat in enumerate(record.repeats, 1)
     ]
     return Table(("label", "repeat", "started", *(f"{metric}{unit(metric)}" for metric in metrics)), tuple(rows))
-
-
-def _ratio(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)
 
 
 def _short(value: float | None) -> float | None:

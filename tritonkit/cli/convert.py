@@ -32,15 +32,16 @@ def convert(
     ] = "model_repository",
     url: Annotated[str, typer.Option("--url", help="The server that AIPerf is to ask.")] = "http://127.0.0.1:8000",
     subject_to: Annotated[
-        str | None, typer.Option("--subject-to", metavar="LIMIT", help="A limit for Model Analyzer, as in 'p99<20ms'.")
+        list[str] | None,
+        typer.Option("--subject-to", metavar="LIMIT", help="A limit for Model Analyzer, as in 'p99<20ms'."),
     ] = None,
 ) -> None:
     """Hand a study to another tool: the same models, loads and configurations, in its own form."""
     from tritonkit.bench import report_source
-    from tritonkit.bench.objective import objective
+    from tritonkit.bench.objective import read_objective
 
     study = report_source.read(sources)
-    limit = objective("--subject-to", subject_to) if subject_to else None
+    objective = read_objective("max-throughput", subject_to or [])
     if to == "aiperf":
         from tritonkit.bench import interchange_aiperf
 
@@ -49,7 +50,7 @@ def convert(
         return
     from tritonkit.bench import interchange_model_analyzer
 
-    text = interchange_model_analyzer.config(study, repository, limit)
+    text = interchange_model_analyzer.config(study, repository, objective.limits if objective else ())
     if target is None:
         typer.echo(text, nl=False)
     else:

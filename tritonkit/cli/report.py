@@ -24,8 +24,8 @@ def report(
         typer.Option("--output", "-o", help="The file to write.", show_default="report.html in the study's folder"),
     ] = None,
     subject_to: Annotated[
-        str | None,
-        typer.Option("--subject-to", metavar="LIMIT", help="A latency that the best point keeps to, as in 'p99<20ms'."),
+        list[str] | None,
+        typer.Option("--subject-to", metavar="LIMIT", help="What the best point keeps to, as in 'p99<20ms'."),
     ] = None,
     as_markdown: Annotated[
         bool, typer.Option("--markdown", help="Print Markdown, for a pull request, instead of writing HTML.")
@@ -36,14 +36,15 @@ def report(
 ) -> None:
     """Show a study: one HTML file that works offline, with a summary in words, tables, plots, and CSV of everything."""
     from tritonkit.bench import report_source
-    from tritonkit.bench.objective import objective
+    from tritonkit.bench.objective import read_objective
 
-    limit = objective("--subject-to", subject_to) if subject_to else None
+    objective = read_objective("max-throughput", subject_to or [])
+    limits = objective.limits if objective else ()
     study = report_source.read(sources, model=model)
     if as_markdown:
         from tritonkit.bench import markdown
 
-        text = markdown.report(study, limit)
+        text = markdown.report(study, limits)
         if target is None:
             typer.echo(text, nl=False)
             return
@@ -52,5 +53,5 @@ def report(
         from tritonkit.bench import report as page
 
         target = target or (sources[0] if sources[0].is_dir() else Path()) / page.FILE
-        page.write(study, target, objective=limit)
+        page.write(study, target, limits=limits)
     messages().print(f"report: {target}", markup=False)
