@@ -207,8 +207,21 @@ def test_a_sleep_in_a_real_model_is_called(tmp_path: Path, perf_analyzer: PerfAn
 def level(analyzer: PerfAnalyzer, server: str, model: str, report: Path) -> Path:
     data = report.with_suffix(".json")
     data.write_text(json.dumps({"data": [{"X": [1.0, 2.0, 3.0, 4.0]}]}))
-    argv = [str(analyzer.binary), "-m", model, "-u", server.removeprefix("http://"), "--concurrency-range", "1"]
-    argv += ["-p", "200", "-s", "1000000", "-r", "3", "--input-data", str(data), "-v", "--verbose-csv", "-f", str(report)]
+    argv = [str(analyzer.binary), "-m", model, "-u", server, "--concurrency-range", "1"]
+    argv += [
+        "-p",
+        "200",
+        "-s",
+        "1000000",
+        "-r",
+        "3",
+        "--input-data",
+        str(data),
+        "-v",
+        "--verbose-csv",
+        "-f",
+        str(report),
+    ]
     done = subprocess.run(argv, env=dict(analyzer.env), capture_output=True, text=True, check=False, timeout=60)
     assert report.is_file(), done.stdout + done.stderr
     return report
