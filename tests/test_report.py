@@ -263,10 +263,6 @@ def test_model_analyzers_configuration() -> None:
                 },
                 "perf_analyzer_flags": {"input-data": "/data/digits.json"},
             },
-            "other": {
-                "parameters": {"batch_sizes": [1], "request_rate": [120]},
-                "perf_analyzer_flags": {"request-distribution": "poisson", "shared-memory": "system"},
-            },
             "small": {"parameters": {"batch_sizes": [1], "concurrency": [4]}},
             "big": {"parameters": {"batch_sizes": [1], "concurrency": [4]}},
         },
@@ -274,6 +270,13 @@ def test_model_analyzers_configuration() -> None:
     comments = [line for line in text.splitlines() if line.startswith("# left out")]
     assert any("servers.a.thread_percentage" in line for line in comments)
     assert any("loaded together" in line for line in comments)
+    assert any("request_rate" in line for line in comments)
+    assert yaml.safe_load(config(study([poisson]), "models"))["profile_models"] == {
+        "other": {
+            "parameters": {"batch_sizes": [1], "request_rate": [120]},
+            "perf_analyzer_flags": {"request-distribution": "poisson", "shared-memory": "system"},
+        },
+    }
 
 
 def test_convert_prints_or_writes(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tritonkit.bench.records import Record, Study
 # Keys of a spec that are no fields of Triton's ModelConfig: a repository that is built does not know them.
 _OWN = frozenset({"source", "versions", "files", "configs", "export", "ensemble", "samples"})
 _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
-_LOADS = {"concurrency": "concurrency", "request_rate": "request_rate"}
+_LOADS = ("concurrency", "request_rate")
 
 
 def config(study: Study, repository: str, limits: Sequence[Limit] = ()) -> str:
@@ -31,6 +31,10 @@ def config(study: Study, repository: str, limits: Sequence[Limit] = ()) -> str:
     alone = [record for record in study.records if not record.together]
     if len(alone) < len(study.records):
         left_out.append("models that are loaded together")
+    kinds = list(dict.fromkeys(record.load.kind for record in alone))
+    kind = next((each for each in kinds if each in _LOADS), "")
+    left_out += [f"loads by {each}: a configuration has one kind" for each in kinds if each != kind]
+    alone = [record for record in alone if record.load.kind == kind]
     protocols = list(dict.fromkeys(record.protocol for record in alone))
     document["client_protocol"] = protocols[0] if protocols else "http"
     left_out += [f"protocol {protocol}: a configuration has one" for protocol in protocols[1:]]
@@ -54,14 +58,10 @@ def config(study: Study, repository: str, limits: Sequence[Limit] = ()) -> str:
 def _model(records: Sequence[Record], left_out: list[str]) -> dict[str, Any]:
     """What is varied for one model, and what perf_analyzer is told beside it."""
     model = records[0].model
-    kinds = list(dict.fromkeys(record.load.kind for record in records))
-    known = [kind for kind in kinds if kind in _LOADS]
-    left_out += [f"{model}: {kind}: one kind of load a model" for kind in kinds if kind not in known[:1]]
-    loads = [record.load for record in records if record.load.kind in known[:1]]
+    loads = [record.load for record in records]
     parameters: dict[str, Any] = {"batch_sizes": sorted({record.batch_size for record in records})}
-    if known:
-        # Model Analyzer takes whole numbers only.
-        parameters[_LOADS[known[0]]] = sorted({max(round(load.value), 1) for load in loads})
+    # Model Analyzer takes whole numbers only.
+    parameters[loads[0].kind] = sorted({max(round(load.value), 1) for load in loads})
     flags: dict[str, Any] = {}
     if any(load.distribution == "poisson" for load in loads):
         flags["request-distribution"] = "poisson"
