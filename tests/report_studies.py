@@ -69,8 +69,9 @@ def study(records: Sequence[Record], name: str = "study", **document: Any) -> St
         "name": name,
         "state": "complete",
         "planned": [each.label for each in records],
-        "versions": {"tritonkit": "0.1.0", "perf_analyzer": "2.51.0", "tritonserver": "2.51.0"},
-        "hardware": {"cpu": "a CPU", "cores": 2, "gpus": []},
+        "tritonkit": "0.1.0",
+        "perf_analyzer": "2.51.0",
+        "machine": {"cpu": "a CPU", "cores": 2, "gpus": []},
         **document,
     }
     return Study(name, whole, tuple(records))

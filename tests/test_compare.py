@@ -153,13 +153,13 @@ def test_a_point_that_does_not_work_any_more_breaks_every_limit(tmp_path: Path) 
 
 def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
     one, two, three = (record("m", level, [100.0 * level] * 3) for level in (1, 2, 3))
-    before = study([one, two], hardware={"cpu": "a CPU", "gpus": ["H100"]})
-    after = study([two, three], name="later", hardware={"cpu": "a CPU", "gpus": ["H200"]})
+    before = study([one, two], machine={"cpu": "a CPU", "gpus": ["H100"]})
+    after = study([two, three], name="later", machine={"cpu": "a CPU", "gpus": ["H200"]})
     done = compared(*pair(tmp_path, before, after))
     assert done.exit_code == 0, done.output
     assert "only in study: m, 1 concurrent" in done.output
     assert "only in later: m, 3 concurrent" in done.output
-    assert "NOT THE SAME SURROUNDINGS: hardware gpus: ['H100'] before, ['H200'] after" in done.output
+    assert "NOT THE SAME SURROUNDINGS: machine gpus: H100 before, H200 after" in done.output
 
 
 def test_nothing_in_common_is_an_error(tmp_path: Path) -> None:

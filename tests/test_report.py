@@ -23,7 +23,8 @@ from tritonkit.bench.objective import read_objective
 from tritonkit.bench.records import Load, Record, Study, load
 from tritonkit.bench.report import html
 from tritonkit.bench.report_effects import effects
-from tritonkit.bench.report_summary import front, summary
+from tritonkit.bench.report_front import front
+from tritonkit.bench.report_summary import summary
 from tritonkit.bench.report_tables import tables
 from tritonkit.cli.app import app
 from tritonkit.client.endpoint import Endpoint
@@ -241,14 +242,14 @@ def test_model_analyzers_configuration() -> None:
                 "models.digits.dynamic_batching.max_queue_delay_microseconds": 100,
                 "servers.a.thread_percentage": 50,
             },
-            repeats=(repeat(100, 10, argv=(("perf_analyzer", "--input-data", "/data/digits.json", "-b", "1"),)),),
+            repeats=(repeat(100, 10, argv=(("perf_analyzer", "--input-data", "r/inputs/digits.json"),)),),
         )
         for count in (1, 2) for level in (1, 8) for batch in (1, 16)
     ]  # fmt: skip
     poisson = record("other", 1, [1.0], load=Load("request_rate", 120.0, "poisson"), shared_memory="system", label="o")
     objective = read_objective("max-throughput", ["p99<20ms"])
     assert objective is not None
-    text = config(study([*records, poisson, *together()]), "models", objective.limits)
+    text = config(study([*records, poisson, *together()]), Path("/data"), "models", objective.limits)
     assert yaml.safe_load(text) == {
         "model_repository": "models",
         "run_config_search_disable": True,
@@ -271,7 +272,7 @@ def test_model_analyzers_configuration() -> None:
     assert any("servers.a.thread_percentage" in line for line in comments)
     assert any("loaded together" in line for line in comments)
     assert any("request_rate" in line for line in comments)
-    assert yaml.safe_load(config(study([poisson]), "models"))["profile_models"] == {
+    assert yaml.safe_load(config(study([poisson]), Path("/data"), "models"))["profile_models"] == {
         "other": {
             "parameters": {"batch_sizes": [1], "request_rate": [120]},
             "perf_analyzer_flags": {"request-distribution": "poisson", "shared-memory": "system"},
@@ -290,8 +291,9 @@ def test_convert_prints_or_writes(tmp_path: Path) -> None:
 
 def sent(tmp_path: Path, values: dict[str, Any], **changes: Any) -> Record:
     """A point whose input data lies in a file."""
-    (tmp_path / "data.json").write_text(json.dumps({"data": [values]}))
-    line = (("perf_analyzer", "--input-data", str(tmp_path / "data.json")),)
+    (tmp_path / "s" / "inputs").mkdir(parents=True)
+    (tmp_path / "s" / "inputs" / "data.json").write_text(json.dumps({"data": [values]}))
+    line = (("perf_analyzer", "--input-data", "elsewhere/inputs/data.json"),)
     return record("add", 2, [], repeats=(repeat(100, 10, argv=line),), **changes)
 
 
@@ -303,7 +305,10 @@ def test_aiperfs_requests_are_answered(measured_server: Deployment, tmp_path: Pa
     """The bodies that AIPerf replays are sent as they are to a real server; its answers hold what AIPerf looks for."""
     x = np.array([1, 2, 3, 4], dtype=np.float32)
     endpoint = Endpoint(measured_server.http)
-    held = study([sent(tmp_path, {"X": b64(x)}, batch_size=2)], models={"add": endpoint.config("add")})
+    held = study(
+        [sent(tmp_path, {"X": b64(x)}, batch_size=2)],
+        deployments={"": {"configuration": {}, "models": {"add": endpoint.config("add")}}},
+    )
     done = run(
         "convert",
         str(write(tmp_path / "s", held)),
@@ -344,7 +349,7 @@ def test_aiperfs_command_line() -> None:
 )  # fmt: skip
 def test_what_json_cannot_say_is_refused(tmp_path: Path, kind: str, entry: dict[str, Any], said: str) -> None:
     models = {"add": {"max_batch_size": 0, "input": [{"name": "X", "data_type": kind}]}}
-    held = study([sent(tmp_path, {"X": entry})], models=models)
+    held = study([sent(tmp_path, {"X": entry})], deployments={"": {"configuration": {}, "models": models}})
     done = run("convert", str(write(tmp_path / "s", held)), "--to", "aiperf", "-o", str(tmp_path / "a"))
     assert done.exit_code == BenchmarkFailed.exit_code
     assert said in done.output

@@ -9,6 +9,7 @@ from typing import Any
 
 from tritonkit.bench import figures
 from tritonkit.bench.records import Record, Study
+from tritonkit.bench.report_provenance import surroundings
 from tritonkit.bench.significance import FEWEST, LEVEL, Difference, difference, holm
 from tritonkit.bench.titles import identity, title
 from tritonkit.errors import BenchmarkFailed, Fault, SpecError
@@ -16,8 +17,6 @@ from tritonkit.errors import BenchmarkFailed, Fault, SpecError
 SMALLEST: Mapping[str, float] = {"throughput": 0.05, "latency_p50": 0.05, "latency_p99": 0.10}
 """The figures that are compared, and the smallest change of each that counts."""
 _OTHERS = 0.05
-# Of study.json: what figures depend on, and what two studies should have in common.
-_SURROUNDINGS = ("versions", "hardware")
 _CONDITION = re.compile(r"(throughput|avg|p50|p90|p95|p99)\s*([<>])\s*([+-]?\d+(?:\.\d+)?)\s*%")
 
 
@@ -240,18 +239,7 @@ def _judged(pairs: Sequence[Pair], limits: Mapping[str, float]) -> Iterator[Pair
 
 
 def _surroundings(before: Study, after: Study) -> Iterator[str]:
-    for part in _SURROUNDINGS:
-        first, last = (_flat(study.document.get(part)) for study in (before, after))
-        for name in dict.fromkeys([*first, *last]):
-            if first.get(name) != last.get(name):
-                where = f"{part} {name}".strip()
-                yield f"{where}: {first.get(name, 'not said')} before, {last.get(name, 'not said')} after"
-
-
-def _flat(value: Any, path: str = "") -> dict[str, str]:
-    if not isinstance(value, Mapping):
-        return {} if value is None else {path: str(value)}
-    found: dict[str, str] = {}
-    for name, inner in value.items():
-        found.update(_flat(inner, f"{path}.{name}" if path else str(name)))
-    return found
+    first, last = surroundings(before), surroundings(after)
+    for name in dict.fromkeys([*first, *last]):
+        if first.get(name) != last.get(name):
+            yield f"{name}: {first.get(name, 'not said')} before, {last.get(name, 'not said')} after"

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from tritonkit.bench.interchange_inputs import input_data
 from tritonkit.bench.records import Record, Study
+from tritonkit.bench.report_provenance import model_configuration
 from tritonkit.client.values import DTYPES
 from tritonkit.errors import BenchmarkFailed
 
@@ -24,11 +26,12 @@ _SECONDS = 10
 _UNSPEAKABLE = ("FP16", "BF16")
 
 
-def write(study: Study, folder: Path, url: str) -> Path:
+def write(study: Study, inputs: Path, folder: Path, url: str) -> Path:
     """Write a shell script with a command line for each level, and the requests of each model and batch size.
 
     Args:
         study: what to measure.
+        inputs: the folder of the input data that perf_analyzer was given.
         folder: where to write; made if it is not there.
         url: the server's HTTP address.
 
@@ -48,7 +51,7 @@ def write(study: Study, folder: Path, url: str) -> Path:
             continue
         name = f"{quote(record.model, safe=' ')}-b{record.batch_size}.json"
         if name not in bodies:
-            bodies[name] = json.dumps({"data": _requests(study, record)}) + "\n"
+            bodies[name] = json.dumps({"data": _requests(study, record, inputs)}) + "\n"
         lines.append(shlex.join(argv(record, name, url)))
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -87,12 +90,11 @@ def argv(record: Record, requests: str, url: str) -> list[str]:
     return [*line, "--benchmark-duration", str(_SECONDS), "--output-artifact-dir", f"aiperf/{record.label}"]
 
 
-def _requests(study: Study, record: Record) -> list[dict[str, Any]]:
+def _requests(study: Study, record: Record, inputs: Path) -> list[dict[str, Any]]:
     """The bodies that perf_analyzer sent, as AIPerf's sessions of one request each."""
-    models = study.document.get("models", {})
-    configuration = models.get(record.model) if isinstance(models, Mapping) else None
-    file = next((Path(found) for repeat in record.repeats for found in _data_files(repeat.argv)), None)
-    if not configuration or file is None:
+    configuration = model_configuration(study, record)
+    file = input_data(record, inputs)
+    if configuration is None or file is None:
         raise BenchmarkFailed(f"{study.name}: it does not tell what {record.model} takes, or what was sent to it")
     try:
         steps = json.loads(file.read_text(encoding="utf-8"))["data"]
@@ -104,10 +106,10 @@ def _requests(study: Study, record: Record) -> list[dict[str, Any]]:
     sessions = []
     for index in range(len(steps)):
         items = [steps[(index + offset) % len(steps)] for offset in range(count)]
-        inputs = [
+        tensors = [
             _tensor(record.model, name, types[name], [each[name] for each in items], batched) for name in items[0]
         ]
-        sessions.append({"session_id": str(index), "payloads": [{"inputs": inputs}]})
+        sessions.append({"session_id": str(index), "payloads": [{"inputs": tensors}]})
     return sessions
 
 
@@ -138,7 +140,3 @@ def _texts(model: str, name: str, raw: bytes) -> list[str]:
             raise BenchmarkFailed(f"{model}: input {name} {reason}") from None
         raw = raw[4 + size :]
     return found
-
-
-def _data_files(lines: Sequence[Sequence[str]]) -> list[str]:
-    return [line[line.index("--input-data") + 1] for line in lines if "--input-data" in line[:-1]]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from tritonkit.bench.interchange_inputs import input_data
 from tritonkit.bench.objective import Limit
 from tritonkit.bench.records import Record, Study
 
@@ -16,11 +18,12 @@ _STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 _LOADS = ("concurrency", "request_rate")
 
 
-def config(study: Study, repository: str, limits: Sequence[Limit] = ()) -> str:
+def config(study: Study, inputs: Path, repository: str, limits: Sequence[Limit] = ()) -> str:
     """The YAML. What Model Analyzer cannot say is named in comments at its head.
 
     Args:
         study: what to measure: models, loads, batch sizes and the axes of models' configurations.
+        inputs: the folder of the input data that perf_analyzer was given.
         repository: the model repository to profile.
         limits: of which Model Analyzer knows upper ones of p99 and lower ones of throughput.
     """
@@ -46,7 +49,7 @@ def config(study: Study, repository: str, limits: Sequence[Limit] = ()) -> str:
         else:
             left_out.append(f"{limit.text}: constraints are p99 below whole milliseconds, or throughput above")
     document["profile_models"] = {
-        model: _model([record for record in alone if record.model == model], left_out)
+        model: _model([record for record in alone if record.model == model], inputs, left_out)
         for model in dict.fromkeys(record.model for record in alone)
     }
     head = [f"# {study.name}, as tritonkit measured it", "# model-analyzer profile -f THIS_FILE"]
@@ -55,7 +58,7 @@ def config(study: Study, repository: str, limits: Sequence[Limit] = ()) -> str:
     return f"{text}\n{yaml.safe_dump(document, sort_keys=False, allow_unicode=True)}"
 
 
-def _model(records: Sequence[Record], left_out: list[str]) -> dict[str, Any]:
+def _model(records: Sequence[Record], inputs: Path, left_out: list[str]) -> dict[str, Any]:
     """What is varied for one model, and what perf_analyzer is told beside it."""
     model = records[0].model
     loads = [record.load for record in records]
@@ -73,9 +76,9 @@ def _model(records: Sequence[Record], left_out: list[str]) -> dict[str, Any]:
         flags["shared-memory"] = "system"
     elif len(memories) > 1:
         left_out.append(f"{model}: shared memory: with or without it, not both")
-    data = next((found for record in records if (found := _input_data(record))), None)
+    data = next((found for record in records if (found := input_data(record, inputs))), None)
     if data:
-        flags["input-data"] = data
+        flags["input-data"] = str(data)
     entry: dict[str, Any] = {"parameters": parameters}
     fields = dict(_fields(model, records, left_out))
     if fields:
@@ -133,12 +136,3 @@ def _listed(value: Any) -> Any:
     inner = {name: _listed(each) for name, each in value.items()}
     numbered = bool(inner) and all(isinstance(name, int) for name in inner)
     return [inner[index] for index in sorted(inner)] if numbered else inner
-
-
-def _input_data(record: Record) -> str | None:
-    """The file of input data that perf_analyzer was given."""
-    for repeat in record.repeats:
-        for line in repeat.argv:
-            if "--input-data" in line[:-1]:
-                return line[line.index("--input-data") + 1]
-    return None

@@ -8,7 +8,8 @@ from tritonkit.bench import figures
 from tritonkit.bench.compare import Change, Comparison
 from tritonkit.bench.objective import Limit
 from tritonkit.bench.records import Record, Study
-from tritonkit.bench.report_summary import front, summary
+from tritonkit.bench.report_front import front
+from tritonkit.bench.report_summary import summary
 from tritonkit.bench.titles import series
 
 _NAMES = {"throughput": "infer/s"}

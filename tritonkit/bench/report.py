@@ -15,7 +15,9 @@ from tritonkit.bench import figures
 from tritonkit.bench.colocation import interference
 from tritonkit.bench.objective import Limit
 from tritonkit.bench.records import PARTS, Record, Study
-from tritonkit.bench.report_summary import front, summary
+from tritonkit.bench.report_front import front
+from tritonkit.bench.report_provenance import provenance
+from tritonkit.bench.report_summary import summary
 from tritonkit.bench.report_tables import tables
 from tritonkit.bench.titles import configured, others, series
 from tritonkit.errors import BenchmarkFailed
@@ -24,8 +26,6 @@ from tritonkit.resources import templates_directory
 FILE = "report.html"
 _LIBRARY = "chart.umd.min.js"
 _PERCENTILES = {"latency_p50": 50.0, "latency_p90": 90.0, "latency_p95": 95.0, "latency_p99": 99.0}
-# Part of study.json that is shown as what the figures rest on; the models' whole configurations are left to the file.
-_PROVENANCE = ("name", "state", "started", "versions", "hardware", "server", "seed", "order_seed")
 
 
 def write(study: Study, path: Path, *, limits: Sequence[Limit] = ()) -> None:
@@ -70,7 +70,7 @@ def html(study: Study, *, limits: Sequence[Limit] = ()) -> str:
         cells=[
             (each, configured(each.together), ", ".join(others(each.together))) for each in interference(study.records)
         ],
-        provenance=list(_provenance(study)),
+        provenance=provenance(study),
         commands=list(_commands(study.records)),
         data=_data(study, optimal),
         style=Markup((folder / "report.css").read_text(encoding="utf-8")),  # noqa: S704 - our own files
@@ -131,21 +131,6 @@ def _row(record: Record, optimal: set[str]) -> dict[str, Any]:
         "cpu": median["cpu_percent"],
         "gpu": median["gpu_percent"],
     }
-
-
-def _provenance(study: Study) -> Iterator[tuple[str, str]]:
-    for name in _PROVENANCE:
-        yield from _lines(name, study.document.get(name))
-
-
-def _lines(path: str, value: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _lines(f"{path} {name}", inner)
-    elif isinstance(value, list | tuple):
-        yield path, ", ".join(map(str, value)) or "none"
-    elif value is not None:
-        yield path, str(value)
 
 
 def _commands(records: Sequence[Record]) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -12,6 +12,7 @@ from tritonkit.bench.colocation import Interference, interference
 from tritonkit.bench.objective import Limit
 from tritonkit.bench.records import Record, Study
 from tritonkit.bench.report_effects import Effect, effects
+from tritonkit.bench.report_front import sound
 from tritonkit.bench.titles import others, title
 
 Kind: TypeAlias = Literal["best", "effect", "limit", "warning"]
@@ -41,28 +42,11 @@ class Sentence:
     text: str
 
 
-def sound(record: Record) -> bool:
-    """Whether a point has figures that may be compared and recommended."""
-    return record.status == "ok" and bool(record.repeats)
-
-
-def front(records: Sequence[Record]) -> set[str]:
-    """The labels of the sound points that no other sound point of their model beats in throughput and p99 at once."""
-    best: set[str] = set()
-    for model in dict.fromkeys(record.model for record in records):
-        mine = [record for record in records if record.model == model and sound(record)]
-        lowest = float("inf")
-        for record in sorted(mine, key=lambda each: (-_of(each, "throughput"), _of(each, "latency_p99"))):
-            if _of(record, "latency_p99") < lowest:
-                lowest = _of(record, "latency_p99")
-                best.add(record.label)
-    return best
-
-
 def best(records: Sequence[Record], limits: Sequence[Limit]) -> Record | None:
-    """The sound point with the highest throughput within the limits; None where there is none."""
+    """The sound point with the highest throughput within the limits, a stable one first; None where there is none."""
     fit = [record for record in records if sound(record) and all(limit.holds(record) for limit in limits)]
-    return max(fit, key=lambda each: _of(each, "throughput"), default=None)
+    stable = [record for record in fit if record.status == "ok"]
+    return max(stable or fit, key=lambda each: _of(each, "throughput"), default=None)
 
 
 def summary(study: Study, limits: Sequence[Limit] = ()) -> list[Sentence]:
@@ -83,7 +67,8 @@ def _best(records: Sequence[Record], limits: Sequence[Limit]) -> Iterator[Senten
         found = best(mine, limits)
         within = f" with {bounds}" if limits else ""
         if found is not None:
-            yield Sentence("best", f"The highest throughput of {model}{within} is {_told(found)}.")
+            doubt = "" if found.status == "ok" else ", which was not stable"
+            yield Sentence("best", f"The highest throughput of {model}{within} is {_told(found)}{doubt}.")
         elif limits and (fastest := _fastest(mine)) is not None:
             text = f"No sound point of {model} has {bounds}; the lowest p99 is that of {_told(fastest)}."
             yield Sentence("warning", text)

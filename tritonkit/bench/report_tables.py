@@ -12,7 +12,7 @@ from tritonkit.bench import figures
 from tritonkit.bench.colocation import interference
 from tritonkit.bench.records import PARTS, Record, Study
 from tritonkit.bench.report_effects import effects
-from tritonkit.bench.report_summary import front
+from tritonkit.bench.report_front import front
 from tritonkit.bench.store import as_csv
 from tritonkit.bench.titles import configured, others, series
 

@@ -38,19 +38,21 @@ def convert(
 ) -> None:
     """Hand a study to another tool: the same models, loads and configurations, in its own form."""
     from tritonkit.bench import report_source
+    from tritonkit.bench.interchange_inputs import FOLDER
     from tritonkit.bench.objective import read_objective
 
     study = report_source.read(sources)
+    inputs = sources[0].resolve() / FOLDER
     objective = read_objective("max-throughput", subject_to or [])
     if to == "aiperf":
         from tritonkit.bench import interchange_aiperf
 
-        script = interchange_aiperf.write(study, target or Path("aiperf"), url)
+        script = interchange_aiperf.write(study, inputs, target or Path("aiperf"), url)
         messages().print(f"command lines: {script} (start it in its folder)", markup=False)
         return
     from tritonkit.bench import interchange_model_analyzer
 
-    text = interchange_model_analyzer.config(study, repository, objective.limits if objective else ())
+    text = interchange_model_analyzer.config(study, inputs, repository, objective.limits if objective else ())
     if target is None:
         typer.echo(text, nl=False)
     else:
