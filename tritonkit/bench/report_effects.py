@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from tritonkit.bench import figures
 from tritonkit.bench.records import Record
+from tritonkit.bench.report_front import sound
 from tritonkit.bench.titles import axis, value_text
 
 COUNTED = ("throughput", "latency_p50", "latency_p99")
@@ -46,9 +47,7 @@ def effects(records: Sequence[Record]) -> list[Effect]:
     Points that are not sound are left out. Of the load only the lowest and the highest are compared, and what other
     models do to one is told by the interference.
     """
-    measured = [
-        record for record in records if record.status == "ok" and all(_median(record, name) for name in COUNTED)
-    ]
+    measured = [record for record in records if sound(record) and all(_median(record, name) for name in COUNTED)]
     found: list[Effect] = []
     for model in dict.fromkeys(record.model for record in measured):
         mine = [record for record in measured if record.model == model]

@@ -69,4 +69,6 @@ def axis(path: str) -> str:
 
 def value_text(value: Any) -> str:
     """A value of an axis, on one line."""
+    if value is None:
+        return "left out"
     return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
