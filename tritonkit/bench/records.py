@@ -92,7 +92,7 @@ class Repeat:
         argv: the command lines that gave the figures.
         raw: the files with the raw output, in the point's folder.
         members: of an ensemble, the average batch of each member.
-        sent: requests a second that the client sent; None when it does not say, as in a closed loop.
+        sent: requests a second that the client sent, where it fell behind the rate; None where it kept it.
         rising: whether latencies kept rising from window to window at a fixed rate: a queue that only grows.
         busy: the share of the time in which the instances computed, for the model or the member that has least to
             spare; None when it is not known.
