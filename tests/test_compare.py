@@ -193,7 +193,7 @@ def test_a_sleep_in_a_real_model_is_called(tmp_path: Path, perf_analyzer: PerfAn
         python_model(tmp_path / "models", model, WORK.replace("PLANTED", repr(planted)), WORK_CONFIG)
     files: dict[str, list[Path]] = {name: [] for name in models}
     with up(tmp_path, tmp_path / "models") as deployment:
-        for index in range(4):
+        for index in range(3):
             for name, model in models.items():
                 files[name].append(level(perf_analyzer, deployment.http, model, tmp_path / f"{name}-{index}.csv"))
     merged = {name: combined(each, tmp_path / f"{name}.csv") for name, each in files.items()}
@@ -209,8 +209,10 @@ def level(analyzer: PerfAnalyzer, server: str, model: str, report: Path) -> Path
     data.write_text(json.dumps({"data": [{"X": [1.0, 2.0, 3.0, 4.0]}]}))
     argv = [str(analyzer.binary), "-m", model, "-u", server, "--concurrency-range", "1"]
     argv += [
-        "-p",
-        "200",
+        "--measurement-mode",
+        "count_windows",
+        "--measurement-request-count",
+        "20",
         "-s",
         "1000000",
         "-r",

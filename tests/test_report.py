@@ -220,7 +220,9 @@ def test_a_csv_of_something_else(tmp_path: Path, text: str, said: str) -> None:
 def test_a_real_csv_is_read(measured_server: Deployment, perf_analyzer: PerfAnalyzer, tmp_path: Path) -> None:
     data = tmp_path / "data.json"
     data.write_text(json.dumps({"data": [{"X": [1.0, 2.0, 3.0, 4.0]}]}))
-    line = [str(perf_analyzer.binary), "-m", "add", "-u", measured_server.http, "-p", "200"]
+    line = [str(perf_analyzer.binary), "-m", "add", "-u", measured_server.http]
+    # Windows of so many requests, not of a time in which a busy machine may answer none.
+    line += ["--measurement-mode", "count_windows", "--measurement-request-count", "50"]
     line += ["-s", "1000000", "-r", "3", "--concurrency-range", "1:2", "--input-data", str(data), "--verbose-csv"]
     line += ["-f", str(tmp_path / "add.csv")]
     # Its exit code says nothing.

@@ -9,11 +9,11 @@ from tritonkit.bench.compare import Change, Comparison
 from tritonkit.bench.objective import Limit
 from tritonkit.bench.records import Record, Study
 from tritonkit.bench.report_front import front
-from tritonkit.bench.report_summary import summary
+from tritonkit.bench.report_summary import reason, summary
 from tritonkit.bench.titles import series
 
 _NAMES = {"throughput": "infer/s"}
-_SPECIAL = "\\`*_{}[]<>|#~"
+_SPECIAL = "\\`*_[<>|~"
 
 
 def report(study: Study, limits: Sequence[Limit] = ()) -> str:
@@ -25,7 +25,7 @@ def report(study: Study, limits: Sequence[Limit] = ()) -> str:
             str(record.load),
             *(_figure(record, metric) for metric in ("throughput", "latency_p50", "latency_p99", "queue", "compute")),
             record.limit if record.limit != "none" else "-",
-            record.status if record.status == "ok" else f"{record.status}: {_reason(record)}",
+            record.status if record.status == "ok" else _doubt(record),
         )
         for record in study.records
     ]
@@ -102,5 +102,6 @@ def _figure(record: Record, metric: str) -> str:
     return f"{value:.1f}" if metric == "throughput" else f"{value / 1000:.2f}"
 
 
-def _reason(record: Record) -> str:
-    return (record.error or ", ".join(record.notes) or record.evidence).split("\n")[0]
+def _doubt(record: Record) -> str:
+    why = reason(record)
+    return why if why.startswith(record.status) else f"{record.status}: {why}"

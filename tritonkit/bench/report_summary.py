@@ -21,7 +21,7 @@ _WORTH_TELLING = 0.05
 _MOST_EFFECTS = 8
 _MOST_WARNINGS = 12
 _WHY = {
-    "unstable": "perf_analyzer's windows did not agree",
+    "unstable": "perf_analyzer's windows, or the repeats, did not agree",
     "overloaded": "more was asked than is served, so latencies grow with the time of the measurement",
     "client-limited": "perf_analyzer could not send what was asked",
     "failed": "there are no figures, or requests failed",
@@ -82,7 +82,8 @@ def _fastest(records: Sequence[Record]) -> Record | None:
 
 def _told(record: Record) -> str:
     p50, p99 = (milliseconds(_of(record, metric)) for metric in ("latency_p50", "latency_p99"))
-    return f"{_of(record, 'throughput'):.4g} inferences/s at {title(record)} (p50 {p50}, p99 {p99})"
+    where = title(record).removeprefix(f"{record.model}, ")
+    return f"{_of(record, 'throughput'):.4g} inferences/s at {where} (p50 {p50}, p99 {p99})"
 
 
 def _together(found: Sequence[Interference]) -> Iterator[Sentence]:
@@ -127,14 +128,20 @@ def _warnings(study: Study) -> Iterator[Sentence]:
     doubtful = [record for record in study.records if record.status != "ok"]
     for status, count in Counter(record.status for record in doubtful).items():
         yield Sentence("warning", f"{_points(count)} {status}: {_WHY[status]}.")
-    for record in doubtful[:_MOST_WARNINGS]:
-        reason = (record.error or ", ".join(record.notes) or record.evidence or record.status).splitlines()[0]
-        yield Sentence("warning", f"{title(record)}: {reason}")
-    if len(doubtful) > _MOST_WARNINGS:
-        yield Sentence("warning", f"{len(doubtful) - _MOST_WARNINGS} more are marked in the table.")
+    # Noise has no story of its own to tell; what fails has.
+    telling = [record for record in doubtful if record.status != "unstable"]
+    for record in telling[:_MOST_WARNINGS]:
+        yield Sentence("warning", f"{title(record)}: {reason(record)}")
+    if len(telling) > _MOST_WARNINGS:
+        yield Sentence("warning", f"{len(telling) - _MOST_WARNINGS} more are marked in the table.")
     single = sum(len(record.repeats) == 1 for record in study.records)
     if single:
         yield Sentence("warning", f"{_points(single)} measured once only, so that nobody can tell noise from effect.")
+
+
+def reason(record: Record) -> str:
+    """Why a point needs care, on one line."""
+    return (record.error or ", ".join(record.notes) or record.evidence or record.status).split("\n")[0]
 
 
 def milliseconds(microseconds: float) -> str:
