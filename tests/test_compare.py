@@ -157,8 +157,8 @@ def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
     after = study([two, three], name="later", machine={"cpu": "a CPU", "gpus": ["H200"]})
     done = compared(*pair(tmp_path, before, after))
     assert done.exit_code == 0, done.output
-    assert "only in study: m, 1 concurrent" in done.output
-    assert "only in later: m, 3 concurrent" in done.output
+    assert "before: m, 1 concurrent" in done.output
+    assert "after: m, 3 concurrent" in done.output
     assert "NOT THE SAME SURROUNDINGS: machine gpus: H100 before, H200 after" in done.output
 
 

@@ -42,6 +42,8 @@ def compare(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a pull request.")] = False,
 ) -> None:
     """Say what changed from one study to another, point by point, and whether it is more than noise."""
+    from dataclasses import replace
+
     from tritonkit.bench import compare as comparing
     from tritonkit.bench import markdown, report_source
     from tritonkit.errors import BenchmarkFailed
@@ -50,7 +52,8 @@ def compare(
         raise typer.BadParameter("one of --json and --markdown", param_hint="--markdown")
     conditions = [comparing.condition(text) for text in fail_if or []]
     # A CSV does not name its model: two of them are taken to be about the same one.
-    studies = [report_source.read([path], model=before.stem) for path in (before, after)]
+    read = {path: report_source.read([path], model=before.stem) for path in (before, after)}
+    studies = [replace(read[path], name=str(path)) for path in (before, after)]
     share = None if smallest is None else smallest / 100
     found = comparing.compare(*studies, conditions=conditions, smallest=share)
     broken = comparing.broken(found, conditions)
