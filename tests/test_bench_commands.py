@@ -199,12 +199,17 @@ def test_a_grpc_address_alone_is_refused(tmp_path: Path, more: tuple[str, ...]) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_beside_a_server_names_its_models(measured_server: Deployment) -> None:
-    done = tritonkit(measured_server.project, "bench", "--concurrency", "1", "--dry-run")
-    assert [line.split(" -m ")[1].split()[0] for line in done.stdout.splitlines()] == [
-        "add", "image", "moody", "nested", "open", "twice", "types",
-    ]  # fmt: skip
-    assert f"-u {measured_server.http} " in done.stdout
+def test_a_dry_run_beside_a_server_names_its_models_and_says_what_the_run_would(
+    echo_server: Deployment, measured_server: Deployment
+) -> None:
+    done = tritonkit(echo_server.project, "bench", "--concurrency", "1", "--dry-run")
+    assert [line.split(" -m ")[1].split()[0] for line in done.stdout.splitlines()] == ["echo"]
+    assert f"-u {echo_server.http} " in done.stdout
+    dry, run = (
+        tritonkit(measured_server.project, "bench", "--concurrency", "1", *more) for more in (("--dry-run",), ())
+    )
+    assert (dry.returncode, dry.stderr) == (run.returncode, run.stderr)
+    assert "its shape is open" in dry.stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

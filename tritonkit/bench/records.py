@@ -162,7 +162,7 @@ class Record:
         repeats: the measurements; empty when all failed.
         notes: what a reader must know before believing the figures, in short sentences.
         limit: the resource that was the limit, in one word: ``gpu``, ``cpu``, ``instances``, ``client``, ``rate``
-            (no more was asked), ``concurrency`` (likewise, of a closed loop) or ``none`` (nobody can tell).
+            (no more was asked), ``load`` (likewise, of a closed loop) or ``none`` (nobody can tell).
         evidence: why, in one sentence.
         error: why there are no figures, or None.
         environment: versions of tritonkit, perf_analyzer and the server, and the hardware.

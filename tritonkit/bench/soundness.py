@@ -136,7 +136,7 @@ def _limit(record: Record, status: Status, cores: int) -> tuple[str, str]:
         if status == "overloaded":
             return "none", "more was asked than is served, and neither GPU, CPU nor instances were used up"
         return "rate", f"all of the {record.load.value:.4g} requests/s that were asked for are served"
-    return "concurrency", f"no resource was used up by {record.load.value:g} requests in flight{_idle(record)}"
+    return "load", f"no resource was used up by {record.load.value:g} requests in flight{_idle(record)}"
 
 
 def _gpu(record: Record) -> tuple[str, str] | None:

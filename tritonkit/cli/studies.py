@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from tritonkit.bench.axes import Deployment
-from tritonkit.bench.campaign import Campaign, Deployer, Setting
+from tritonkit.bench.campaign import Campaign, Setting
 from tritonkit.bench.command import Measurement, argv, shell_line
+from tritonkit.bench.deployer import Deployer
 from tritonkit.bench.levels import Axes, levels
 from tritonkit.bench.objective import Objective
 from tritonkit.bench.plan import Item, Plan, Target
