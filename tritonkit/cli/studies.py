@@ -182,7 +182,7 @@ def run(
             if records:
                 print_points(records, folder, as_json=as_json)
         if records:
-            _write_report(folder, objective)
+            _write_report(folder, objective, as_json=as_json)
     if reused:
         typer.echo(f"{len(reused)} of {len(labels)} points were measured before; --fresh measures them again", err=True)
     if objective is not None and found is not None:
@@ -193,13 +193,14 @@ def run(
         raise failed
 
 
-def _write_report(folder: Path, objective: Objective | None) -> None:
+def _write_report(folder: Path, objective: Objective | None, *, as_json: bool) -> None:
     """The report of what there is, also of a study that was interrupted."""
     from tritonkit.bench import report
     from tritonkit.bench.records import load
 
     report.write(load(folder), folder / report.FILE, limits=objective.limits if objective else ())
-    typer.echo(f"report: {folder / report.FILE}", err=True)
+    if not as_json:
+        typer.echo(f"report: {folder / report.FILE}")
 
 
 def _search(plan: Plan, campaign: Campaign, objective: Objective) -> Found:
