@@ -360,3 +360,22 @@ def test_what_json_cannot_say_is_refused(tmp_path: Path, kind: str, entry: dict[
 
 def test_a_study_read_back_is_the_same(tmp_path: Path) -> None:
     assert load(write(tmp_path / "results", nasty())).records == nasty().records
+
+
+def test_a_real_study_ends_with_its_report(measured_server: Deployment, tmp_path: Path) -> None:
+    asked = ["--concurrency", "1,2", "--repeats", "3", "--warmup", "0", "--measurement-interval", "300"]
+    asked += ["--stability-percentage", "1000", "--max-trials", "3", "--url", measured_server.http]
+    done = run("bench", "add", *asked, "-o", str(tmp_path / "results"))
+    assert done.exit_code == 0, done.output
+    page = tmp_path / "results" / "report.html"
+    assert f"report: {page}" in done.stdout
+    held = load(tmp_path / "results")
+    text = page.read_text()
+    for each in held.records:
+        assert f">{np.median([repeat.throughput for repeat in each.repeats]):.1f}</td>" in text
+    found = json.loads(run("compare", *[str(tmp_path / "results")] * 2, "--json").stdout)
+    assert found["surroundings"] == []
+    assert [change["change"] for point in found["points"] for change in point["changes"]] == [0.0] * 6
+    converted = run("convert", str(tmp_path / "results"), "--to", "model-analyzer")
+    flags = yaml.safe_load(converted.stdout)["profile_models"]["add"]["perf_analyzer_flags"]
+    assert Path(flags["input-data"]).is_file()
