@@ -2,17 +2,16 @@
 
 Two things are taken for granted, as they hold for servers under load: with more load the throughput does not fall
 far, and the latency does not fall. So under limits the loads that keep to them come first, and halving finds the last
-of them. Over everything else, one coordinate is changed at a time, from the best point so far, then two at a time, until
-nothing is gained.
-Bounds that follow from the first assumption end the look at a deployment after one or two points.
+of them. Over everything else, one coordinate is changed at a time, from the best point so far, until nothing is gained;
+then everything that is left gets a look. Bounds that follow from the first assumption end most of them after one or two
+points, where the best so far cannot be reached.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations, product
 from typing import Any
 
 from tritonkit.bench.levels import Concurrency, Level, recorded
@@ -85,37 +84,22 @@ class _Search:
         current = next(iter(self.arms.values()))
         self._climb_loads(current, len(current.items) // 2)
         before: tuple[float, Item] | None = None
-        while self.best != before or not self._all_seen():
+        while self.best != before:
             before = self.best
             for name, values in self.choices.items():
                 for value in values:
                     self._visit({**self._home(current).values, name: value})
-            if self.best == before:
-                # No single change helps; two at once may, where one only pays with the other.
-                for changed in self._diagonals(self._home(current)):
-                    self._visit(changed)
-                if self.best == before:
-                    break
+        # What only pays together with something else is not on that way. With a good point known, a look is cheap.
+        for arm in self.arms.values():
+            self._visit(arm.values)
         best = self.seen[self.best[1]] if self.best else None
         return Found(best, None if best else self._nearest(), len(self.seen), self.grid)
-
-    def _all_seen(self) -> bool:
-        return len(self.done) == len(self.arms)
 
     def _home(self, current: _Arm) -> _Arm:
         if self.best is None:
             return current
         item = self.best[1]
         return next(arm for arm in self.arms.values() if item in arm.items)
-
-    def _diagonals(self, home: _Arm) -> Iterator[dict[str, str]]:
-        """The values next to home's, of every two coordinates."""
-        places = {name: values.index(home.values[name]) for name, values in self.choices.items()}
-        for one, other in combinations([name for name, values in self.choices.items() if len(values) > 1], 2):
-            for step, second in product((-1, 1), (-1, 1)):
-                at, beside = places[one] + step, places[other] + second
-                if 0 <= at < len(self.choices[one]) and 0 <= beside < len(self.choices[other]):
-                    yield {**home.values, one: self.choices[one][at], other: self.choices[other][beside]}
 
     def _visit(self, values: Mapping[str, str]) -> None:
         """Look at an arm, if there is one with these values that was not looked at."""

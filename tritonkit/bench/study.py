@@ -155,7 +155,8 @@ class _Reading(Sections):
                 self.faults.add((*models_at, "models", index), f"the spec has no model '{name}'{nearest(name, known)}")
         together, together_at = given["together"]
         endpoints, _ = given["endpoints"]
-        if raw is not None or not (together or endpoints):
+        # With endpoints alone the load is theirs.
+        if names and (raw is not None or not (together or endpoints)):
             axes = self.axes(raw or {}, (*where, "load"))
             if axes is not None:
                 found += [

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from tritonkit.bench import yardsticks
 from tritonkit.bench.axes import Deployment
 from tritonkit.bench.campaign import Campaign, Setting
 from tritonkit.bench.command import Measurement, argv, shell_line
@@ -65,8 +66,9 @@ def run_file(
         deployer: Deployer = target_of(target.url, target.grpc_url, [])
     elif target.spec:
         deployer = SpecDeployer(target.spec, where)
-    elif target.repository is not None:
-        deployer = RepositoryDeployer(target.repository, where / "deployments" / "repository")
+    elif target.repository is not None or not plan.items:
+        # Where nothing but other services is measured, nothing is served.
+        deployer = RepositoryDeployer(target.repository or where, where / "deployments" / "repository")
     else:
         deployer = target_of(None, None, [])
     run(plan, deployer, where, objective, fresh=fresh, dry_run=dry_run, as_json=as_json)
@@ -140,7 +142,7 @@ def run(
     if dry_run:
         _print_plan(plan, deployer, folder, analyzer)
         return
-    labels = [label for item in plan.items for label in item.labels]
+    labels = plan.labels
     store = Store(folder, labels, fresh=fresh)
     store.refuse_foreign()
     provenance = gather(analyzer)
@@ -171,6 +173,8 @@ def run(
             with Campaign(plan, deployer, store, setting, told) as campaign:
                 if objective is None:
                     campaign.grid()
+                    if not campaign.ended_early:
+                        yardsticks.measure(plan, store, setting, told)
                 else:
                     found = _search(plan, campaign, objective)
             state = campaign.ended_early or "complete"
@@ -256,5 +260,7 @@ def _print_plan(plan: Plan, deployer: Deployer, folder: Path, analyzer: PerfAnal
                 data, report = folder / "inputs" / f"{level.model}.json", folder / "points" / label / "report-1.csv"
                 line = argv(analyzer.binary, level, server, measurement, data=data, report=report)
                 typer.echo(shell_line(line, analyzer.env))
+    for service in plan.services:
+        output().print(f"# {service.name}: {' '.join(service.command)}", markup=False)
     if faults:
         raise BenchmarkFailed("\n".join(("these deployments cannot be built:", *faults)))
