@@ -12,7 +12,6 @@ import pytest
 from noise import Noise, measured
 from report_studies import NASTY, record, study, write
 from scipy import stats
-from serving import python_model, up
 from typer.testing import CliRunner, Result
 
 from tritonkit.bench.compare import SMALLEST, broken, compare, condition
@@ -20,27 +19,10 @@ from tritonkit.bench.records import Study
 from tritonkit.bench.significance import difference, holm, quantile, survival
 from tritonkit.cli.app import app
 from tritonkit.errors import BenchmarkFailed, SpecError
+from tritonkit.serve import Deployment
 from tritonkit.tools.perf_analyzer import PerfAnalyzer
 
 RUNS = 60
-WORK = """
-import time
-import numpy as np
-import triton_python_backend_utils as pb
-class TritonPythonModel:
-    def execute(self, requests):
-        return [self.answer(pb.get_input_tensor_by_name(request, "X").as_numpy()) for request in requests]
-    def answer(self, x):
-        time.sleep(0.003 + PLANTED)
-        return pb.InferenceResponse([pb.Tensor("Y", x)])
-"""
-WORK_CONFIG = """
-backend: "python"
-max_batch_size: 0
-input [{ name: "X" data_type: TYPE_FP32 dims: [4] }]
-output [{ name: "Y" data_type: TYPE_FP32 dims: [4] }]
-instance_group [{ count: 1 kind: KIND_CPU }]
-"""
 
 
 def compared(*arguments: str) -> Result:
@@ -186,16 +168,15 @@ def test_json_and_markdown(tmp_path: Path) -> None:
     assert compared(*held, "--markdown", "--json").exit_code == 2
 
 
-def test_a_sleep_in_a_real_model_is_called(tmp_path: Path, perf_analyzer: PerfAnalyzer) -> None:
-    """The same model twice, and once with 30 ms more; perf_analyzer's own CSV files are what is compared."""
-    models = {"first": "work", "again": "work", "slower": "slower"}
-    for model, planted in (("work", 0.0), ("slower", 0.03)):
-        python_model(tmp_path / "models", model, WORK.replace("PLANTED", repr(planted)), WORK_CONFIG)
-    files: dict[str, list[Path]] = {name: [] for name in models}
-    with up(tmp_path, tmp_path / "models") as deployment:
-        for index in range(3):
-            for name, model in models.items():
-                files[name].append(level(perf_analyzer, deployment.http, model, tmp_path / f"{name}-{index}.csv"))
+def test_a_sleep_in_a_real_model_is_called(
+    measured_server: Deployment, perf_analyzer: PerfAnalyzer, tmp_path: Path
+) -> None:
+    """The same model twice, and once with 20 ms more; perf_analyzer's own CSV files are what is compared."""
+    moods = {"first": 1.0, "again": 1.0, "slower": -4.0}
+    files: dict[str, list[Path]] = {name: [] for name in moods}
+    for index in range(3):
+        for name, mood in moods.items():
+            files[name].append(level(perf_analyzer, measured_server.http, mood, tmp_path / f"{name}-{index}.csv"))
     merged = {name: combined(each, tmp_path / f"{name}.csv") for name, each in files.items()}
     # The machine may be busy with anything: so what is planted is large, and all are measured in turn.
     done = compared(str(merged["first"]), str(merged["slower"]), "--fail-if", "p50>+100%", "--json")
@@ -204,26 +185,12 @@ def test_a_sleep_in_a_real_model_is_called(tmp_path: Path, perf_analyzer: PerfAn
     assert done.exit_code == 0, done.output
 
 
-def level(analyzer: PerfAnalyzer, server: str, model: str, report: Path) -> Path:
+def level(analyzer: PerfAnalyzer, server: str, mood: float, report: Path) -> Path:
     data = report.with_suffix(".json")
-    data.write_text(json.dumps({"data": [{"X": [1.0, 2.0, 3.0, 4.0]}]}))
-    argv = [str(analyzer.binary), "-m", model, "-u", server, "--concurrency-range", "1"]
-    argv += [
-        "--measurement-mode",
-        "count_windows",
-        "--measurement-request-count",
-        "20",
-        "-s",
-        "1000000",
-        "-r",
-        "3",
-        "--input-data",
-        str(data),
-        "-v",
-        "--verbose-csv",
-        "-f",
-        str(report),
-    ]
+    data.write_text(json.dumps({"data": [{"X": [mood]}]}))
+    argv = [str(analyzer.binary), "-m", "moody", "-u", server, "--concurrency-range", "1"]
+    argv += ["--measurement-mode", "count_windows", "--measurement-request-count", "20", "-s", "1000000", "-r", "3"]
+    argv += ["--input-data", str(data), "--verbose-csv", "-f", str(report)]
     done = subprocess.run(argv, env=dict(analyzer.env), capture_output=True, text=True, check=False, timeout=60)
     assert report.is_file(), done.stdout + done.stderr
     return report
