@@ -72,6 +72,9 @@ def _print(found: Comparison) -> None:
 
     from tritonkit.bench import markdown
 
+    # Loud, and before any figure: what follows may be about another machine.
+    for text in list(markdown.told(found))[: len(found.surroundings)]:
+        messages().print(Text(text, style="bold yellow"))
     metrics = list(found.smallest)
     rows: list[Sequence[object]] = []
     for pair in found.pairs:
@@ -86,8 +89,5 @@ def _print(found: Comparison) -> None:
         rows.append([pair.title, *cells])
     columns = ["point", *(markdown.heading(metric) for metric in metrics)]
     print_table(columns, rows, title=f"{found.names[0]} -> {found.names[1]}: medians of the repeats", right=columns[1:])
-    for text in markdown.told(found):
-        if text in [f"NOT THE SAME SURROUNDINGS: {each}" for each in found.surroundings]:
-            messages().print(Text(text, style="bold yellow"))
-        else:
-            output().print(Text(text))
+    for text in list(markdown.told(found))[len(found.surroundings) :]:
+        output().print(Text(text))
