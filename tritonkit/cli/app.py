@@ -11,6 +11,8 @@ from tritonkit.cli import (
     bench,
     build,
     check,
+    compare,
+    convert,
     doctor,
     export,
     import_repository,
@@ -18,6 +20,7 @@ from tritonkit.cli import (
     init,
     mps,
     render,
+    report,
     running,
     schema,
     serve,
@@ -62,6 +65,9 @@ schema.register(app)
 doctor.register(app)
 infer.register(app)
 bench.register(app)
+report.register(app)
+compare.register(app)
+convert.register(app)
 serve.register(app)
 running.register(app)
 mps.register(app)
