@@ -158,8 +158,8 @@ def heading(provider: str) -> list[str]:
         "# Exactness of exports",
         "",
         f"{provider} on {device}; {words}. Against the module in FP32 on the CPU, at batch 1, 7 and {MAX_BATCH_SIZE}:",
-        "the largest absolute and relative error and the smallest cosine of all outputs. Random weights. What is torch's",
-        "own is the module itself, computing in FP16 on the CPU, against itself in FP32: what the precision costs it.",
+        "the largest absolute and relative error and the smallest cosine of all outputs. Random weights. The column of",
+        "torch is the module itself, computing in FP16 on the CPU, against itself in FP32: what the precision costs it.",
         "",
     ]
 
