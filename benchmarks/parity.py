@@ -159,7 +159,7 @@ def heading(provider: str) -> list[str]:
         "",
         f"{provider} on {device}; {words}. Against the module in FP32 on the CPU, at batch 1, 7 and {MAX_BATCH_SIZE}:",
         "the largest absolute and relative error and the smallest cosine of all outputs. Random weights. The column of",
-        "torch is the module itself, computing in FP16 on the CPU, against itself in FP32: what the precision costs it.",
+        "torch is the module in FP16 on the CPU against itself in FP32: what the precision costs it.",
         "",
     ]
 
