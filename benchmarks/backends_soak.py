@@ -248,19 +248,28 @@ def ask(connection: Any, kind: Kind, random: np.random.Generator, bad: bool) -> 
 
 
 def memory(deployment: serve.Deployment) -> dict[str, float]:
-    """MiB: what the server and its stubs hold of their own, what lies in shared memory, what the GPU has in use."""
+    """MiB: what the server and its stubs hold of their own, what lies in shared memory, what they have of the GPU."""
     found = {"server": 0.0, "stubs": 0.0}
+    pids = []
     for process in deployment.servers:
         tasks = Path(f"/proc/{process.pid}/task").iterdir()
         children = [pid for task in tasks for pid in (task / "children").read_text().split()]
         found["server"] += anonymous(str(process.pid))
         found["stubs"] += sum(anonymous(pid) for pid in children)
+        pids += [str(process.pid), *children]
     shared = sum(file.stat().st_blocks * 512 for file in Path("/dev/shm").glob("triton*"))  # noqa: S108
     found["shared memory"] = shared / 2**20
-    query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-    if shutil.which(query[0]):
-        found["GPU"] = float(subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0])
+    if shutil.which("nvidia-smi"):
+        used = dict(line.split(", ") for line in nvidia_smi("--query-compute-apps=pid,used_memory"))
+        ours = [float(used[pid]) for pid in pids if used.get(pid, "").isdecimal()]
+        # Of all processes where the driver does not tell them apart.
+        found["GPU"] = sum(ours) if ours else float(nvidia_smi("--query-gpu=memory.used")[0])
     return found
+
+
+def nvidia_smi(query: str) -> list[str]:
+    argv = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 def anonymous(pid: str) -> float:
