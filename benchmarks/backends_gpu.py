@@ -256,6 +256,7 @@ def part_transport(arguments: argparse.Namespace) -> list[str]:
     work = arguments.work / "transport"
     folder = work / "models"
     add(arguments, folder, name, name, count=4)
+    add(arguments, folder, f"{name}_16", name, count=3, largest=16, preferred="8, 16")
     bytes_model(arguments.work / f"{name}.onnx", arguments.work / f"{name}_uint8.onnx")
     add(arguments, folder, f"{name}_uint8", f"{name}_uint8", count=4)
     config = folder / f"{name}_uint8" / "config.pbtxt"
@@ -275,7 +276,7 @@ def part_transport(arguments: argparse.Namespace) -> list[str]:
     fixed = float((arguments.work / f"{name}.rate").read_text())
     rows = []
     with mps(arguments.work), server(work, folder) as deployment:
-        for model, kind in ((name, "FP32"), ("nothing", "FP32"), (f"{name}_uint8", "UINT8")):
+        for model, kind in ((name, "FP32"), (f"{name}_16", "FP32"), ("nothing", "FP32"), (f"{name}_uint8", "UINT8")):
             for processes, shared in ((1, False), (4, False), (1, True)):
                 how = f"gRPC{' + shared memory' if shared else ''}, {processes} perf_analyzer(s)"
                 row = f"transport {model}, {kind}, {data[kind].stat().st_size * 3 / 4e3:.0f} KB, {how}: "
