@@ -132,6 +132,9 @@ def _fill(draw: Any, message: Message, depth: int) -> None:
 def _edit(draw: Any, message: Message) -> None:
     """Change one thing somewhere in a message: clear it, set it, or go into it."""
     known = [field for field in message.DESCRIPTOR.fields if field.name not in NEWER]
+    if not known:
+        # Such as version_policy.all, which says all by being there.
+        return
     field = draw(st.sampled_from(known))
     nested = field.message_type is not None and not field.message_type.GetOptions().map_entry
     inside: list[Message] = []
