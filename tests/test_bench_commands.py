@@ -109,7 +109,7 @@ def test_json_of_a_failed_level_and_a_good_one(measured_server: Deployment, tmp_
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("ad",), 1, "has no model 'ad'"),
+        (("ad",), 2, "has no model 'ad'"),
         (("image",), 6, "not an image A made-up text was sent for IMAGE. hint: Give real data with --input IMAGE=@"),
         (("types",), 2, "input I64: its shape is open (INT64[-1]): give one with --shape I64:SIZES"),
         (("add", "--concurrency", "0"), 2, "--concurrency: '0': numbers must be above 0"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tritonkit.errors import TritonkitError
+from tritonkit.errors import TritonkitError, UsageError
 from tritonkit.serve import ports
 from tritonkit.serve.backend_directory import assemble
 from tritonkit.serve.plans import Host, Request
@@ -17,7 +17,8 @@ def survey(request: Request) -> Host:
     """Look at everything that the plan depends on. The backend directory is assembled when it is not there.
 
     Raises:
-        TritonkitError: the repository cannot be served, or a port cannot be listened on.
+        UsageError: there is no such repository, or no model in it.
+        TritonkitError: it cannot be read, or a port cannot be listened on.
         ToolMissing: there is no tritonserver, or something that it needs.
         LaunchFailed: a port is taken.
     """
@@ -42,16 +43,16 @@ def _models(repository: Path) -> tuple[str, ...]:
     try:
         entries = list(repository.iterdir())
     except FileNotFoundError:
-        raise TritonkitError(
+        raise UsageError(
             f"{repository}: no such model repository", hint="Build one with: tritonkit build-repo spec.yaml"
         ) from None
     except NotADirectoryError:
-        raise TritonkitError(f"{repository}: not a folder, so not a model repository") from None
+        raise UsageError(f"{repository}: not a folder, so not a model repository") from None
     except OSError as error:
         raise TritonkitError(f"{repository}: cannot be read: {error.strerror}") from error
     names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     if not names:
-        raise TritonkitError(
+        raise UsageError(
             f"{repository}: holds no model: a model repository has one folder for each model",
             hint="Build one with: tritonkit build-repo spec.yaml",
         )
