@@ -364,8 +364,8 @@ def test_a_disk_that_is_full(project: Path) -> None:
     disk = project / "disk"
     disk.mkdir()
     mounted = 'mount -t tmpfs -o size=64k none disk && "$@"; code=$?; find disk -type f; exit $code'
-    namespace: list[str | Path] = ["unshare", "--map-root-user", "--mount", "sh", "-c", mounted, "sh"]
-    program = [Path(sys.executable).with_name("tritonkit"), "build-repo", "spec.yaml", "-o", "disk/repository"]
+    namespace = ["unshare", "--map-root-user", "--mount", "sh", "-c", mounted, "sh"]
+    program = [str(Path(sys.executable).with_name("tritonkit")), "build-repo", "spec.yaml", "-o", "disk/repository"]
     done = subprocess.run([*namespace, *program], cwd=project, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1, done.stderr
     assert done.stderr == "error: disk/repository/reader/1/data/weights.bin: No space left on device\n"

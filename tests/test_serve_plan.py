@@ -11,7 +11,7 @@ import pytest
 from serving import FREE_PORTS, echo_repository, python_model, tritonkit
 
 from tritonkit import serve
-from tritonkit.errors import LaunchFailed, TritonkitError
+from tritonkit.errors import LaunchFailed, TritonkitError, UsageError
 from tritonkit.serve import ports
 from tritonkit.tools.tritonserver import TritonServer
 
@@ -90,7 +90,7 @@ def test_paths_that_would_hang_the_stub_are_refused(path: str) -> None:
         (REQUEST, replace(HOST, backend_directory=Path(path)), "the cache of tritonkit"),
         (REQUEST, replace(HOST, programs=Path(path)), "the Python environment"),
     ):
-        with pytest.raises(TritonkitError, match=words) as caught:
+        with pytest.raises(UsageError, match=words) as caught:
             serve.plan(request, host)
         assert "would hang" in str(caught.value.hint)
 
@@ -169,9 +169,9 @@ def test_repositories_that_cannot_be_served(tmp_path: Path) -> None:
         ("empty", "holds no model"),
     ):
         request = serve.Request(repository=tmp_path / name, project=tmp_path, ports=FREE_PORTS)
-        with pytest.raises(TritonkitError, match=words) as caught:
+        with pytest.raises(UsageError, match=words) as caught:
             serve.survey(request)
-        assert caught.value.exit_code == 1
+        assert caught.value.exit_code == 2
     answer = tritonkit(tmp_path, "up")
     assert (answer.returncode, "spec.yaml: no such file" in answer.stderr) == (2, True)
 
