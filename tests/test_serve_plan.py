@@ -61,10 +61,20 @@ def test_the_plan_of_one_server() -> None:
         "HOME": "/h",
         "PATH": "/env/bin:/usr/bin",
         "LD_LIBRARY_PATH": "/lib/python",
+        "MALLOC_MMAP_THRESHOLD_": "33554432",
+        "MALLOC_TRIM_THRESHOLD_": "268435456",
+        "MALLOC_TOP_PAD_": "16777216",
         "TRITONKIT_DEPLOYMENT": "0123abcd.server.",
     }
     assert process.models == ("a", "b")
     assert plan.addresses == {"http": "127.0.0.1:8000", "grpc": "127.0.0.1:8001", "metrics": "127.0.0.1:8002"}
+
+
+def test_the_users_own_allocator_settings_win() -> None:
+    own = {**HOST.environment, "MALLOC_TOP_PAD_": "1"}
+    (process,) = serve.plan(REQUEST, replace(HOST, environment=own)).processes
+    assert process.env["MALLOC_TOP_PAD_"] == "1"
+    assert process.env["MALLOC_TRIM_THRESHOLD_"] == "268435456"
 
 
 def test_a_native_server_keeps_its_environment() -> None:
@@ -90,7 +100,7 @@ def test_paths_that_would_hang_the_stub_are_refused(path: str) -> None:
         (REQUEST, replace(HOST, backend_directory=Path(path)), "the cache of tritonkit"),
         (REQUEST, replace(HOST, programs=Path(path)), "the Python environment"),
     ):
-        with pytest.raises(UsageError, match=words) as caught:
+        with pytest.raises(TritonkitError, match=words) as caught:
             serve.plan(request, host)
         assert "would hang" in str(caught.value.hint)
 
