@@ -230,6 +230,15 @@ def test_weights_outside_of_the_file(tmp_path: Path) -> None:
     assert (tmp_path / "model.onnx.data").stat().st_size > 0
 
 
+def test_the_table_counts_weights_outside_of_the_file(tmp_path: Path, cache: Path) -> None:
+    project = Project(tmp_path, torch_spec(export="{external_data: true}"))
+    (row,) = project.export()
+    path = Path(row["path"])
+    weights = path.with_name("model.onnx.data").stat().st_size
+    assert weights > 0
+    assert row["bytes"] == path.stat().st_size + weights
+
+
 @pytest.mark.parametrize(
     ("how", "operator", "after"),
     [
