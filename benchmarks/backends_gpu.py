@@ -71,11 +71,15 @@ def main() -> None:
     for part in arguments.parts or PARTS:
         began = time.monotonic()
         argv = [sys.executable, __file__, part, "--work", str(arguments.work), "--out", str(arguments.out), "--inside"]
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-        (arguments.out / f"{part}.log").write_text(done.stdout[-60000:] + "\n--- stderr\n" + done.stderr[-60000:])
-        found = [line[5:] for line in done.stdout.splitlines() if line.startswith("ROWS ")]
-        table += json.loads(found[-1]) if found else [f"{part} failed: {done.stderr.strip().splitlines()[-1:]}"]
-        print(f"{part}: {time.monotonic() - began:.0f} s", flush=True)
+        # Into the file as it comes: a run that is stopped leaves what it found so far.
+        log = arguments.out / f"{part}.log"
+        with log.open("w") as told:
+            subprocess.run(argv, stdout=told, stderr=subprocess.STDOUT, check=False)
+        lines = log.read_text(errors="replace").splitlines()
+        found = [line[5:] for line in lines if line.startswith("ROWS ")]
+        rows = json.loads(found[-1]) if found else [f"{part} failed: {lines[-1:]}"]
+        table += rows
+        print(*rows, f"{part}: {time.monotonic() - began:.0f} s", sep="\n", flush=True)
     (arguments.out / "rows.json").write_text(json.dumps(table, indent=1))
     print("\n".join(table))
 
