@@ -29,7 +29,7 @@ from tritonkit.client import activity
 from tritonkit.client.endpoint import Addresses, Endpoint
 from tritonkit.client.signature import signature
 from tritonkit.client.tensors import collect
-from tritonkit.errors import BenchmarkFailed, RequestFailed, SpecError
+from tritonkit.errors import BenchmarkFailed, RequestFailed, SpecError, UsageError
 from tritonkit.serve import Deployment
 from tritonkit.tools.perf_analyzer import PerfAnalyzer
 
@@ -169,7 +169,7 @@ def test_wrong_inputs_are_told_before_any_load(measured_server: Deployment) -> N
         prepare(addresses(measured_server), levels, wish(given={"X": "[1, 2, 3]"}))
     with pytest.raises(SpecError, match="it takes at most 8"):
         prepare(addresses(measured_server), [Level("add", Concurrency(1), 9)], wish())
-    with pytest.raises(RequestFailed, match="has no model 'no'"):
+    with pytest.raises(UsageError, match="has no model 'no'"):
         prepare(addresses(measured_server), [Level("no", Concurrency(1))], wish())
 
 
