@@ -7,12 +7,9 @@ to one that a signal had stopped before that was noticed; of each client, which 
 
 from __future__ import annotations
 
-import importlib
-import json
 import os
 import random
 import signal
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -20,16 +17,16 @@ from pathlib import Path
 import onnx_models
 import pytest
 from chaos import KINDS, SIGNALS, Ends, Load, Request, victim, wardens
+from gpu_machine import pretend
 from serving import ECHO, FREE_PORTS, deployment_of, left_of, python_model, wait_for
 
 from tritonkit import serve
 from tritonkit.errors import RequestFailed
-from tritonkit.serve import Deployment, Policy, condition, haproxy, health, mps
+from tritonkit.serve import Deployment, Policy, condition, haproxy, health
 from tritonkit.serve.procfs import is_running, start_ticks
 from tritonkit.serve.runtime import runtime_directory
 from tritonkit.serve.warden import mark, members
 
-FAKES = Path(__file__).parent / "fake_mps"
 CLIENTS = 6
 # Seconds that may pass until this test learns of an end.
 MARGIN = 0.1
@@ -50,16 +47,7 @@ PATIENT = Policy(start_timeout=60, stop_timeout=5, backoff=0.05, backoff_limit=0
 
 @pytest.fixture
 def two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gpus = tmp_path / "gpus.json"
-    gpus.write_text(json.dumps([{"uuid": f"GPU-{digit * 8}-0000-0000-0000-000000000000"} for digit in "01"]))
-    monkeypatch.setenv("FAKE_NVML", str(gpus))
-    monkeypatch.setenv("PATH", f"{FAKES}:{os.environ['PATH']}")
-    with monkeypatch.context() as found:
-        found.syspath_prepend(str(FAKES))
-        found.delitem(sys.modules, "pynvml", raising=False)
-        fake = importlib.import_module("pynvml")
-    monkeypatch.setitem(sys.modules, "pynvml", fake)
-    monkeypatch.setattr(mps, "WITNESS", (sys.executable, "-I", "-S", str(FAKES / "witness.py")))
+    pretend(monkeypatch, tmp_path)
 
 
 def planned(project: Path) -> serve.Plan:

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import pyte
 import pytest
+from gpu_machine import pretend
 from rich.console import Console
 from serving import PROGRAM, echo_repository, python_model, tritonkit, up, wait_for
 
@@ -53,13 +54,9 @@ os.execv(sys.argv[1], sys.argv[1:])
 @pytest.fixture
 def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Makes NVML tell of GPUs that this machine does not have."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parent / "fake_mps"))
-    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
 
     def tell(*described: dict[str, object]) -> None:
-        file = tmp_path / "gpus.json"
-        file.write_text(json.dumps(described))
-        monkeypatch.setenv("FAKE_NVML", str(file))
+        pretend(monkeypatch, tmp_path, list(described))
 
     return tell
 
