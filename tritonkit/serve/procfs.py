@@ -1,4 +1,4 @@
-"""What /proc says: children, when a process began, who holds a port.
+"""What /proc says: children, when a process began, who holds a port, what a process has open.
 
 A process may go away between two reads; every function takes that as "not there".
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -30,6 +31,22 @@ def dead_children(pid: int) -> frozenset[int]:
     return frozenset(child for child in _children(pid) if (_stat(child) or ["X"])[0] == "Z")
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped the process (not a debugger), so that it does nothing until it is continued."""
+    return (_stat(pid) or ["X"])[0] == "T"
+
+
+def descendants(pid: int) -> list[int]:
+    """The children of ``pid``, theirs, and so on; the dead ones that nobody has collected included."""
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        children = [child for child in _children(waiting.pop()) if child not in found]
+        found += children
+        waiting += children
+    return found
+
+
 def port_holder(port: int) -> str | None:
     """Who listens on a TCP port: ``PID (command line)``; None when it cannot be told (another user's)."""
     inodes = set(_listening(port))
@@ -39,7 +56,7 @@ def port_holder(port: int) -> str | None:
         try:
             for link in (PROC / str(pid) / "fd").iterdir():
                 if os.readlink(link) in inodes:
-                    return f"{pid} ({_command(pid)})"
+                    return f"{pid} ({command(pid)})"
         except OSError:
             continue
     return None
@@ -84,7 +101,31 @@ def _listening(port: int) -> Iterator[str]:
                 yield f"socket:[{fields[9]}]"
 
 
-def _command(pid: int) -> str:
-    words = (PROC / str(pid) / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
-    text = b" ".join(words[:3]).decode(errors="replace")
+def command(pid: int) -> str | None:
+    """The beginning of a process's command line; None when there is no such process."""
+    words = arguments(pid)
+    if words is None:
+        return None
+    text = " ".join(words[:3])
     return f"{text} ..." if len(words) > 3 else text
+
+
+def arguments(pid: int) -> list[str] | None:
+    """A process's command line, word by word; None when there is no such process."""
+    try:
+        words = (PROC / str(pid) / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+    except OSError:
+        return None
+    return [word.decode(errors="replace") for word in words]
+
+
+def open_files(pid: int, folder: str) -> frozenset[str]:
+    """The files below ``folder`` that the process has open."""
+    found: set[str] = set()
+    try:
+        for link in (PROC / str(pid) / "fd").iterdir():
+            with suppress(FileNotFoundError):
+                found.add(os.readlink(link))
+    except OSError:
+        pass
+    return frozenset(path for path in found if path.startswith(folder))

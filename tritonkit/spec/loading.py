@@ -15,7 +15,7 @@ from tritonkit.spec import overlay
 from tritonkit.spec.document import read
 from tritonkit.spec.export import keys_at
 from tritonkit.spec.faults import Faults, Path, shown
-from tritonkit.spec.schema import OWN_KEYS, Model, Spec, Step
+from tritonkit.spec.schema import OWN_KEYS, Model, ServerEntry, Spec, Step
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,28 @@ def load(files: Sequence[FilePath], assignments: Sequence[str], environment: Map
     if spec is None:
         faults.raise_if_any()
         raise AssertionError("a spec that is refused has a fault")
+    _check_servers(raw.get("servers"), models if isinstance(models, dict) else {}, faults)
     return LoadedSpec(spec, files[0].parent, tuple(files), document.variables, faults)
+
+
+def _check_servers(servers: Any, models: Mapping[str, Any], faults: Faults) -> None:
+    """What no entry can say wrong by itself; entries that are wrong in other ways are looked at as well."""
+    names: set[str] = set()
+    for index, entry in enumerate(servers if isinstance(servers, list) else []):
+        said = entry if isinstance(entry, dict) else {}
+        path: Path = ("servers", index)
+        name = said.get("name")
+        if isinstance(name, str):
+            if name in names:
+                faults.add((*path, "name"), f"'{name}' is the name of two servers")
+            names.add(name)
+        for key in ("models", "gpus"):
+            values = said[key] if isinstance(said.get(key), list) else []
+            for place, value in enumerate(values):
+                if key == "models" and isinstance(value, str) and value not in models:
+                    faults.add((*path, key, place), f"no model '{value}'{nearest(value, models)}")
+                elif value in values[:place]:
+                    faults.add((*path, key, place), f"{shown(value)} is named twice")
 
 
 def _model(raw: Any, path: Path, faults: Faults) -> Model:
@@ -103,7 +124,10 @@ def validated(kind: type[Any], raw: dict[str, Any], path: Path, faults: Faults) 
 
 
 def _known_below(location: tuple[int | str, ...]) -> list[str]:
-    return list(Step.model_fields) if location[0] == "ensemble" else keys_at(location)
+    for key, kind in (("ensemble", Step), ("servers", ServerEntry)):
+        if location[0] == key:
+            return list(kind.model_fields)
+    return keys_at(location)
 
 
 def _without(raw: dict[str, Any], at_fault: list[tuple[int | str, ...]]) -> dict[str, Any]:
