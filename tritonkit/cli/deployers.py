@@ -16,7 +16,7 @@ import typer
 from tritonkit.bench.axes import Deployment
 from tritonkit.bench.deployer import Built, Running
 from tritonkit.client.endpoint import Addresses, Endpoint
-from tritonkit.errors import RequestFailed
+from tritonkit.errors import LaunchFailed, RequestFailed
 
 _ANY_PORTS = {"http": 0, "grpc": 0, "metrics": 0}
 
@@ -86,7 +86,7 @@ class SpecDeployer:
             LaunchFailed: it did not come up, or ended while the block ran.
         """
         repository = built.repository or self._project(deployment) / "model_repository"
-        with served_for_a_while(repository, self._project(deployment)) as running:
+        with served_for_a_while(repository, self._project(deployment), gpus=deployment.gpus) as running:
             yield running
 
     def _project(self, deployment: Deployment) -> Path:
@@ -194,14 +194,21 @@ class RunningServer:
 
 
 @contextmanager
-def served_for_a_while(repository: Path, project: Path) -> Iterator[Running]:
+def served_for_a_while(repository: Path, project: Path, gpus: tuple[str, ...] | None = None) -> Iterator[Running]:
     """Serve a repository on free ports for the time of a block.
+
+    Args:
+        repository: what to serve.
+        project: the folder whose ``.tritonkit`` keeps the state.
+        gpus: the GPUs to serve on; None leaves that to the machine.
 
     Raises:
         LaunchFailed: it did not come up, or ended while the block ran.
     """
     from tritonkit import serve
 
+    if gpus is not None:
+        raise LaunchFailed(f"a deployment on the GPUs {', '.join(gpus)} alone: no server can be placed on a GPU yet")
     project.mkdir(parents=True, exist_ok=True)
     # A server that dies under load is a result: it is not started again behind the back of what is measured.
     policy = serve.Policy(max_restarts=0)
