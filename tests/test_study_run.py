@@ -291,3 +291,23 @@ def test_a_service_that_is_no_triton_is_measured_beside_it(tmp_path: Path, perf_
     assert (found["broken", 1].status, found["wrong", 4].repeats) == ("unbuilt", ())
     assert not processes_naming(tmp_path)
     assert "2 of 6 points were measured before" in tritonkit(tmp_path, "bench", "study.yaml", "-o", "out").stderr
+
+
+def test_servers_behind_a_gateway_count_together(project: Path) -> None:
+    (project / "spec.yaml").write_text(SPEC + "servers:\n  - {name: a, replicas: 1}\n")
+    done = study(project, "models: [add]\nload: {concurrency: 4}\ndeployment: {servers.a.replicas: [1, 2]}\n")
+    assert done.returncode == 0, done.stderr
+    for record in load(project / "out").records:
+        (repeat,) = record.repeats
+        assert sum(size * count for size, count in repeat.batches.items()) >= (repeat.requests or 0) > 0
+    assert not processes_naming(project)
+
+
+@pytest.mark.gpu
+def test_a_deployment_is_given_its_gpu_and_its_use_is_sampled(project: Path) -> None:
+    done = study(project, "models: [add]\nload: {concurrency: 4}\ndeployment: {gpus: [[0]]}\n")
+    assert done.returncode == 0, done.stderr
+    (record,) = load(project / "out").records
+    assert record.configuration == {"gpus": ["0"]}
+    assert record.repeats[0].usage.gpu_percent is not None
+    assert record.repeats[0].usage.gpu_memory_mib is not None

@@ -16,7 +16,7 @@ import typer
 from tritonkit.bench.axes import Deployment
 from tritonkit.bench.deployer import Built, Running
 from tritonkit.client.endpoint import Addresses, Endpoint
-from tritonkit.errors import LaunchFailed, RequestFailed
+from tritonkit.errors import RequestFailed
 
 _ANY_PORTS = {"http": 0, "grpc": 0, "metrics": 0}
 
@@ -206,16 +206,29 @@ def served_for_a_while(repository: Path, project: Path, gpus: tuple[str, ...] | 
         LaunchFailed: it did not come up, or ended while the block ran.
     """
     from tritonkit import serve
+    from tritonkit.repository import manifest
 
-    if gpus is not None:
-        raise LaunchFailed(f"a deployment on the GPUs {', '.join(gpus)} alone: no server can be placed on a GPU yet")
     project.mkdir(parents=True, exist_ok=True)
+    inputs = manifest.read(repository).inputs
     # A server that dies under load is a result: it is not started again behind the back of what is measured.
     policy = serve.Policy(max_restarts=0)
-    request = serve.Request(repository, project=project.resolve(), ports=_ANY_PORTS, policy=policy)
+    request = serve.Request(
+        repository,
+        project=project.resolve(),
+        servers=inputs.servers if inputs else (),
+        gpus=gpus,
+        ports=_ANY_PORTS,
+        policy=policy,
+    )
     plan = serve.plan(request, serve.survey(request))
     with serve.up(plan) as started:
-        yield Running(Addresses(started.http, started.grpc), processes_of(started.id))
+        servers = [server for server in started.servers if server.kind == "server"]
+        yield Running(
+            Addresses(started.http, started.grpc),
+            processes_of(started.id),
+            tuple(dict.fromkeys(server.uuid for server in servers if server.uuid is not None)),
+            tuple(server.addresses["http"] for server in servers),
+        )
 
 
 def processes_of(deployment: str) -> Callable[[], Iterable[int]]:
