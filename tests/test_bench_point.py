@@ -271,18 +271,18 @@ def test_no_server(measured_server: Deployment) -> None:
 def test_statistics_are_differences(measured_server: Deployment) -> None:
     endpoint = Endpoint(measured_server.http)
     known = signature(endpoint, "add")
-    before = activity.snapshot(endpoint, ["add"])
+    before = activity.snapshot([endpoint], ["add"])
     from tritonkit.client.inference import infer
 
     for size in (1, 3, 3):
         infer(addresses(measured_server), known, collect(known, {"X": f"{[[0, 0, 0, 0]] * size}"}))
-    (add,) = activity.between(before, activity.snapshot(endpoint, ["add"]))
+    (add,) = activity.between(before, activity.snapshot([endpoint], ["add"]))
     assert (add.requests, add.failures, add.inferences, add.executions) == (3, 0, 7, 3)
     assert add.batches == {1: 1, 3: 2}
     assert add.average_batch == pytest.approx(7 / 3)
     assert add.queue > 0
     # Loaded again in between: the later figures are all there is.
-    (again,) = activity.between(activity.snapshot(endpoint, ["add"]), {"add": before["add"]})
+    (again,) = activity.between(activity.snapshot([endpoint], ["add"]), {"add": before["add"]})
     totals = before["add"]["model_stats"][0]
     assert again.inferences == totals["inference_count"]
     (idle,) = activity.between(before, before)

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -202,7 +202,7 @@ def test_a_full_disk_keeps_what_was_measured_and_says_so(measured_server: Deploy
     text = f"version: 1\nurl: {measured_server.http}\ngrpc_url: {measured_server.grpc}\n{QUICK}{MANY}"
     (tmp_path / "study.yaml").write_text(text)
     # The largest file that may be written: the table grows beyond it after some points, as on a disk that fills.
-    argv = ["prlimit", "--fsize=10000", str(PROGRAM), "bench", "study.yaml", "-o", "out"]
+    argv = ["prlimit", "--fsize=7500", str(PROGRAM), "bench", "study.yaml", "-o", "out"]
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=110)
     assert done.returncode == 6
     assert "the results cannot be written: File too large" in done.stderr
@@ -219,21 +219,27 @@ def test_a_full_disk_keeps_what_was_measured_and_says_so(measured_server: Deploy
 
 
 def test_the_best_of_a_real_grid_is_found_in_fewer_points(project: Path) -> None:
-    text = (
-        "models: [moody]\nload: {concurrency: 1:12}\ndeployment: {'models.moody.instance_group[0].count': [1, 2, 4]}\n"
-    )
-    done = study(project, text, "--find", "max-throughput", "--subject-to", "p50<30ms")
+    (project / "spec.yaml").write_text(SPEC.replace("[-4]", "[-5]"))
+    text = "models: [moody]\nload: {concurrency: 1:6}\ndeployment: {'models.moody.instance_group[0].count': [1, 2]}\n"
+    longer = ("--set", "measurement.interval_ms=500")
+    done = study(project, text, "--find", "max-throughput", "--subject-to", "p50<70ms", *longer)
     assert done.returncode == 0, done.stderr
-    # A request takes 20 ms and more: with as many clients as instances it waits for nobody.
-    assert "best: models.moody.instance_group[0].count" in done.stderr or "best: count=4" in done.stderr
-    found = load(project / "out").records
-    best = max(
-        (record for record in found if record.repeats[0].latency_p50 < 30_000),
-        key=lambda one: one.repeats[0].throughput,
-    )
-    assert best.repeats[0].throughput > 0.95 * 4 / 0.0215
-    assert len(found) <= 18
-    none = study(project, text, "--find", "max-throughput", "--subject-to", "p50<1ms")
+    # A request takes 50 ms: with as many clients as instances none waits for another.
+    assert "best: count=2: moody, batch 1, http, 2 concurrent" in done.stderr
+    searched = [record for record in load(project / "out").records if record.repeats]
+    assert f"({len(searched)} of 12 points measured)" in done.stderr
+    assert len(searched) <= 8
+    # The whole grid takes over what the search has measured, and has nothing that is better by more than 5%.
+    assert study(project, text, *longer).returncode == 0
+    grid = load(project / "out").records
+    assert len(grid) == 12
+    assert all(record in grid for record in searched)
+
+    def best(records: Sequence[Record]) -> float:
+        return max(one.repeats[0].throughput for one in records if one.repeats[0].latency_p50 < 70_000)
+
+    assert best(searched) >= 0.95 * best(grid)
+    none = study(project, text, "--find", "max-throughput", "--subject-to", "p50<1ms", *longer)
     assert none.returncode == 7
     assert "no point keeps to p50<1ms" in none.stderr
 
@@ -285,3 +291,23 @@ def test_a_service_that_is_no_triton_is_measured_beside_it(tmp_path: Path, perf_
     assert (found["broken", 1].status, found["wrong", 4].repeats) == ("unbuilt", ())
     assert not processes_naming(tmp_path)
     assert "2 of 6 points were measured before" in tritonkit(tmp_path, "bench", "study.yaml", "-o", "out").stderr
+
+
+def test_servers_behind_a_gateway_count_together(project: Path) -> None:
+    (project / "spec.yaml").write_text(SPEC + "servers:\n  - {name: a, replicas: 1}\n")
+    done = study(project, "models: [add]\nload: {concurrency: 4}\ndeployment: {servers.a.replicas: [1, 2]}\n")
+    assert done.returncode == 0, done.stderr
+    for record in load(project / "out").records:
+        (repeat,) = record.repeats
+        assert sum(size * count for size, count in repeat.batches.items()) >= (repeat.requests or 0) > 0
+    assert not processes_naming(project)
+
+
+@pytest.mark.gpu
+def test_a_deployment_is_given_its_gpu_and_its_use_is_sampled(project: Path) -> None:
+    done = study(project, "models: [add]\nload: {concurrency: 4}\ndeployment: {gpus: [[0]]}\n")
+    assert done.returncode == 0, done.stderr
+    (record,) = load(project / "out").records
+    assert record.configuration == {"gpus": ["0"]}
+    assert record.repeats[0].usage.gpu_percent is not None
+    assert record.repeats[0].usage.gpu_memory_mib is not None

@@ -162,7 +162,7 @@ class Campaign:
         self._close(quietly=False)
         running = self._stack.enter_context(self._deployer.up(deployment, built))
         if built.repository is not None:
-            verify(running.server.http, built.repository)
+            verify(running.replicas or (running.server.http,), built.repository)
         levels = [level for item in self._plan.of(deployment) for level in item.levels]
         wish, samples, folder = self._plan.wish, built.samples, built.samples_folder
         refused: dict[str, str] = {}
@@ -179,6 +179,7 @@ class Campaign:
             {model: self._write_data(model, one) for model, one in subjects.items()},
             running.processes,
             running.gpus,
+            running.replicas,
         )
         self._session = _Session(deployment, bench, refused, set(), told["server"])
         return self._session

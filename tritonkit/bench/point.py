@@ -36,6 +36,7 @@ class Bench:
         data: the file with each model's input data.
         processes: the server's processes at any moment, for sampling.
         gpus: the UUIDs of the server's GPUs, likewise.
+        replicas: the HTTP address of each tritonserver behind ``server``; empty where that is the only one.
     """
 
     server: Addresses
@@ -44,6 +45,7 @@ class Bench:
     data: Mapping[str, Path]
     processes: Callable[[], Iterable[int]] = tuple
     gpus: tuple[str, ...] = ()
+    replicas: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def warm_up(levels: Sequence[Level], folders: Sequence[Path], seconds: float, be
 def _attempt(
     levels: Sequence[Level], folders: Sequence[Path], asked: Sequence[Measurement], name: str, bench: Bench
 ) -> list[_Run]:
-    endpoint = Endpoint(bench.server.http)
+    endpoints = [Endpoint(address) for address in bench.replicas or (bench.server.http,)]
     models = {level.model: (level.model, *bench.subjects[level.model].signature.members) for level in levels}
     jobs, reports = [], []
     for level, folder, measurement in zip(levels, folders, asked, strict=True):
@@ -130,14 +132,14 @@ def _attempt(
         reports.append(report)
     every = sorted({model for members in models.values() for model in members})
     started = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-    before = _snapshot(endpoint, every)
+    before = _snapshot(endpoints, every)
     with Sampler(bench.processes, bench.gpus) as sampler:
 
         def watch(pids: Sequence[int]) -> None:
             sampler.clients = pids
 
         ended = run(jobs, watch)
-    after = _snapshot(endpoint, every)
+    after = _snapshot(endpoints, every)
     did = {one.model: one for one in activity.between(before, after)}
     return [
         _Run(
@@ -249,9 +251,9 @@ def _figures(report: Path, log: str, late: str) -> tuple[Row | None, str]:
         return None, f"{error}\n{said}"
 
 
-def _snapshot(endpoint: Endpoint, models: Sequence[str]) -> activity.Snapshot:
+def _snapshot(endpoints: Sequence[Endpoint], models: Sequence[str]) -> activity.Snapshot:
     try:
-        return activity.snapshot(endpoint, models)
+        return activity.snapshot(endpoints, models)
     except RequestFailed:
         # The server is gone; perf_analyzer's own words say more about it.
         return {}

@@ -98,8 +98,9 @@ def _nvml(gpus: Sequence[str]) -> tuple[Any, list[Any]]:
     try:
         import pynvml
 
-        pynvml.nvmlInit()
-        return pynvml, [pynvml.nvmlDeviceGetHandleByUUID(uuid) for uuid in gpus]
+        library: Any = pynvml
+        library.nvmlInit()
+        return library, [library.nvmlDeviceGetHandleByUUID(uuid) for uuid in gpus]
     except Exception:  # without NVML, or without its leave, GPUs are not sampled: the figures stay as they are
         return None, []
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +13,26 @@ from tritonkit.errors import LaunchFailed
 _PLACED = frozenset({"gpus", "name", "kind", "secondary_devices"})
 
 
-def verify(server: str, repository: Path) -> None:
+def verify(servers: Sequence[str], repository: Path) -> None:
     """Make sure that every model of the repository is READY, with all that its config.pbtxt says.
+
+    Args:
+        servers: the HTTP address of each tritonserver; a model may be served by some of them.
+        repository: what they serve.
 
     Raises:
         LaunchFailed: one is not, or differs; every difference is named.
-        RequestFailed: the server does not answer.
+        RequestFailed: a server does not answer.
     """
-    endpoint = Endpoint(server)
-    ready = {state.name for state in endpoint.index() if state.state == "READY"}
+    endpoints = [Endpoint(server) for server in servers]
+    ready = {endpoint: {state.name for state in endpoint.index() if state.state == "READY"} for endpoint in endpoints}
     faults = []
     for file in sorted(repository.glob("*/config.pbtxt")):
         name = file.parent.name
-        if name not in ready:
-            faults.append(f"{name}: not READY")
-            continue
-        served = endpoint.config(name)
-        faults += [f"{name}: {difference}" for difference in differences(wanted(file), served)]
+        holders = [endpoint for endpoint in endpoints if name in ready[endpoint]]
+        faults += [] if holders else [f"{name}: not READY"]
+        for endpoint in holders:
+            faults += [f"{name}: {difference}" for difference in differences(wanted(file), endpoint.config(name))]
     if faults:
         raise LaunchFailed("the server serves something else than was asked for: " + "; ".join(faults))
 

@@ -86,7 +86,7 @@ class SpecDeployer:
             LaunchFailed: it did not come up, or ended while the block ran.
         """
         repository = built.repository or self._project(deployment) / "model_repository"
-        with served_for_a_while(repository, self._project(deployment)) as running:
+        with served_for_a_while(repository, self._project(deployment), gpus=deployment.gpus) as running:
             yield running
 
     def _project(self, deployment: Deployment) -> Path:
@@ -194,21 +194,41 @@ class RunningServer:
 
 
 @contextmanager
-def served_for_a_while(repository: Path, project: Path) -> Iterator[Running]:
+def served_for_a_while(repository: Path, project: Path, gpus: tuple[str, ...] | None = None) -> Iterator[Running]:
     """Serve a repository on free ports for the time of a block.
+
+    Args:
+        repository: what to serve.
+        project: the folder whose ``.tritonkit`` keeps the state.
+        gpus: the GPUs to serve on; None leaves that to the machine.
 
     Raises:
         LaunchFailed: it did not come up, or ended while the block ran.
     """
     from tritonkit import serve
+    from tritonkit.repository import manifest
 
     project.mkdir(parents=True, exist_ok=True)
+    inputs = manifest.read(repository).inputs
     # A server that dies under load is a result: it is not started again behind the back of what is measured.
     policy = serve.Policy(max_restarts=0)
-    request = serve.Request(repository, project=project.resolve(), ports=_ANY_PORTS, policy=policy)
+    request = serve.Request(
+        repository,
+        project=project.resolve(),
+        servers=inputs.servers if inputs else (),
+        gpus=gpus,
+        ports=_ANY_PORTS,
+        policy=policy,
+    )
     plan = serve.plan(request, serve.survey(request))
     with serve.up(plan) as started:
-        yield Running(Addresses(started.http, started.grpc), processes_of(started.id))
+        servers = [server for server in started.servers if server.kind == "server"]
+        yield Running(
+            Addresses(started.http, started.grpc),
+            processes_of(started.id),
+            tuple(dict.fromkeys(server.uuid for server in servers if server.uuid is not None)),
+            tuple(server.addresses["http"] for server in servers),
+        )
 
 
 def processes_of(deployment: str) -> Callable[[], Iterable[int]]:

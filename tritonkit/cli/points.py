@@ -129,8 +129,10 @@ def _throughput(record: Record) -> str:
     from tritonkit.bench import figures
 
     median, interval = figures.median(record, "throughput"), figures.interval(record, "throughput")
-    reach = f" ±{(interval.high - interval.low) / 2:.2g}" if interval is not None else ""
-    return f"{median:.1f}{reach}"
+    if interval is None:
+        return f"{median:.1f}"
+    reach = (interval.high - interval.low) / 2
+    return f"{median:.1f} ±{reach:.0f}" if reach >= 10 else f"{median:.1f} ±{reach:.2g}"
 
 
 def _batches(record: Record) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tritonkit.client.endpoint import Endpoint
+from tritonkit.errors import RequestFailed
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,23 @@ class Activity:
 Snapshot = Mapping[str, Mapping[str, Any]]
 
 
-def snapshot(endpoint: Endpoint, models: Iterable[str]) -> Snapshot:
-    """The statistics of these models now.
+def snapshot(endpoints: Iterable[Endpoint], models: Iterable[str]) -> Snapshot:
+    """The statistics of these models now, of all the servers that have them together.
 
     Raises:
-        RequestFailed: the server cannot be reached, or has no such model.
+        RequestFailed: a server cannot be reached, or a model is nowhere.
     """
-    return {model: endpoint.statistics(model) for model in models}
+    wanted = list(models)
+    found: dict[str, dict[str, Any]] = {model: {"model_stats": []} for model in wanted}
+    for endpoint in endpoints:
+        held = {state.name for state in endpoint.index() if state.state == "READY"}
+        for model in wanted:
+            if model in held:
+                found[model]["model_stats"] += endpoint.statistics(model)["model_stats"]
+    missing = [model for model in wanted if not found[model]["model_stats"]]
+    if missing:
+        raise RequestFailed(f"no server has the model {missing[0]!r}")
+    return found
 
 
 def everything(endpoint: Endpoint) -> Snapshot:
