@@ -152,7 +152,8 @@ class Claim:
         self.leftover = 0
         self._lock = _locked(project)
         stale = recorded(project)
-        if stale is not None:
+        # One that is alive without this lock is another project's, of which this folder is a copy.
+        if stale is not None and not stale.alive:
             self.leftover = warden.clean(warden.mark(stale.id))
             runtime.remove(runtime.runtime_directory(stale.id))
         _file(project).unlink(missing_ok=True)

@@ -161,6 +161,7 @@ class Supervisor:
         from tritonkit.serve.restarts import Restarts
 
         runtime.create(self._runtime)
+        until_cleaned.callback(os.close, runtime.hold(self._runtime))
         guard = Guard(self.plan.deployment, self._runtime)
         until_cleaned.callback(guard.close)
         control = ControlServer(self._runtime / CONTROL, Restarts(self).answer)
