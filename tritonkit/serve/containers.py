@@ -140,7 +140,7 @@ def compose(plan: Plan, folder: Path, images: Images, *, secrets: Sequence[Path]
         plan: what to serve, made for the tritonserver of ``images``.
         folder: where compose.yaml will lie; paths in it are relative to that where they can be.
         images: what the containers run.
-        secrets: files that the gateway reads and that stay where they are, such as those of tokens and certificates.
+        secrets: files that the gateway reads and that stay where they are, such as that of tokens.
     """
     places = _Places(plan, secrets)
     repository = Mount(_relative(plan.repository, folder, plan.project), REPOSITORY)

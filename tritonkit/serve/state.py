@@ -19,6 +19,7 @@ from tritonkit.serve.procfs import is_running, start_ticks
 # A link is not followed: it exists.
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _ID = re.compile(r"[0-9a-f]{8}")
+COMPOSITION = "compose"
 NOT_RUNNING_HINT = "Start one with: tritonkit up"
 
 
@@ -115,6 +116,19 @@ class Deployment:
 def directory(project: Path) -> Path:
     """Where a project's deployment keeps its state and its logs."""
     return project / ".tritonkit"
+
+
+def prepare(project: Path) -> None:
+    """Make the ``directory`` of a project.
+
+    Raises:
+        TritonkitError: it cannot be written to, or it, or a part of it, leads elsewhere.
+    """
+    folder = directory(project)
+    try:
+        _make(folder)
+    except OSError as error:
+        raise TritonkitError(f"{folder}: cannot be written to: {error.strerror}") from error
 
 
 def running(project: Path) -> Deployment:
@@ -215,8 +229,8 @@ def refuse_second(project: Path) -> None:
 
 def _locked(project: Path) -> int:
     folder = directory(project)
+    prepare(project)
     try:
-        _make(folder)
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     except OSError as error:
         raise TritonkitError(f"{folder}: cannot be written to: {error.strerror}") from error
@@ -245,7 +259,7 @@ def began(pid: int) -> int:
 def _make(folder: Path) -> None:
     # A project may come from anywhere, so what stands there is not trusted: what is written or removed below
     # must lie in this folder itself.
-    for place in (folder, *(folder / name for name in ("logs", "run", "views", "gateway"))):
+    for place in (folder, *(folder / name for name in ("logs", "run", "views", "gateway", COMPOSITION))):
         if place.is_symlink():
             raise TritonkitError(f"{place}: is a link; only a folder can keep a deployment's state", hint="Remove it.")
     (folder / "logs").mkdir(parents=True, exist_ok=True)
