@@ -228,8 +228,8 @@ def refuse_second(project: Path) -> None:
 
 
 def _locked(project: Path) -> int:
-    folder = directory(project)
     prepare(project)
+    folder = directory(project)
     try:
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     except OSError as error:
