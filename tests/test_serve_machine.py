@@ -45,7 +45,7 @@ def server(name: str, *models: str, needs: tuple[str, ...] = ()) -> ProcessSpec:
 
 
 def daemon(name: str) -> ProcessSpec:
-    return process(name, DaemonCheck(Path("/bin/mps"), Path("/pipe")))
+    return process(name, DaemonCheck(Path("/bin/mps"), Path("/pipe"), 0, "GPU-0"))
 
 
 def gateway(*after: str) -> ProcessSpec:

@@ -74,7 +74,7 @@ def test_daemons_servers_and_the_gateway() -> None:
     daemon, x, y = processes["mps-0"], processes["x"], processes["y-gpu1"]
     pipe = Path("/run/t/0123abcd/mps-0/pipe")
     assert daemon.argv == ("/bin/nvidia-cuda-mps-control", "-f")
-    assert daemon.check == DaemonCheck(Path("/bin/nvidia-cuda-mps-control"), pipe)
+    assert daemon.check == DaemonCheck(Path("/bin/nvidia-cuda-mps-control"), pipe, 0, GPU.uuid)
     assert daemon.env == {
         **HOST.environment,
         "CUDA_VISIBLE_DEVICES": UUIDS[0],

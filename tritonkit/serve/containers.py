@@ -219,7 +219,7 @@ def _service(
         user = "0:0" if any(mount.target.startswith(SECRETS) for mount in mounts) else None
     elif isinstance(check, DaemonCheck):
         health = ("CMD-SHELL", _ANSWERS)
-        gpu, ipc, pid = process.env["CUDA_VISIBLE_DEVICES"], "host", "host"
+        gpu, ipc, pid = check.uuid, "host", "host"
         command = ("sh", f"{SCRIPTS}/{_MPS_DAEMON}", *command)
         mounts += (_pipe(check.pipe_directory, places, read_only=False), Mount("./scripts", SCRIPTS))
     else:

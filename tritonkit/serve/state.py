@@ -38,7 +38,7 @@ class ServerState:
         kind: ``server``, ``mps`` or ``gateway``.
         addresses: where it answers, by service (``http``, ``grpc``, ``metrics``).
         models: the models that it must serve.
-        gpu: the index of its GPU; None where it has none of its own.
+        gpu: the index of its GPU, or of the one that it shares out; None where it has none of its own.
         uuid: that GPU's UUID.
         thread_percentage: the most of the GPU's SMs that it may use; None without a limit.
         memory_limit: the most bytes of the GPU's memory that each of its processes may take; None without a limit.
