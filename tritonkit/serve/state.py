@@ -118,8 +118,8 @@ def directory(project: Path) -> Path:
     return project / ".tritonkit"
 
 
-def prepare(project: Path) -> None:
-    """Make the ``directory`` of a project.
+def prepare(project: Path) -> Path:
+    """The ``directory`` of a project, made.
 
     Raises:
         TritonkitError: it cannot be written to, or it, or a part of it, leads elsewhere.
@@ -129,6 +129,7 @@ def prepare(project: Path) -> None:
         _make(folder)
     except OSError as error:
         raise TritonkitError(f"{folder}: cannot be written to: {error.strerror}") from error
+    return folder
 
 
 def running(project: Path) -> Deployment:
@@ -228,8 +229,7 @@ def refuse_second(project: Path) -> None:
 
 
 def _locked(project: Path) -> int:
-    prepare(project)
-    folder = directory(project)
+    folder = prepare(project)
     try:
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     except OSError as error:
