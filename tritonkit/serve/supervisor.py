@@ -58,6 +58,7 @@ class Supervisor:
         self._changed = threading.Condition()
         self._runtime = runtime.runtime_directory(plan.deployment)
         self._state = phases.begin(plan.processes, plan.policy, time.monotonic())
+        self._written = self._state
         self._started = time.time()
         self._deployment = self._record()
 
@@ -82,12 +83,12 @@ class Supervisor:
         self._events.put(events.RestartAsked(name))
 
     def wait(self, what: Callable[[State], T | None]) -> T:
-        """The first true value of ``what``, asked at each change of the state; from any thread but the loop's.
+        """The first true value of ``what``, asked of each new state once it is written; from any thread but the loop's.
 
         Whoever calls it must see to it that ``what`` holds when the deployment stops.
         """
         with self._changed:
-            while not (value := what(self._state)):
+            while not (value := what(self._written)):
                 self._changed.wait()
             return value
 
@@ -133,10 +134,7 @@ class Supervisor:
         kept = time.monotonic()
         while True:
             before = self._state
-            state, actions = machine.step(before, event, time.monotonic())
-            with self._changed:
-                self._state = state
-                self._changed.notify_all()
+            self._state, actions = machine.step(before, event, time.monotonic())
             for action in actions:
                 self._act(action)
             if keep is None:
@@ -149,6 +147,9 @@ class Supervisor:
                 with suppress(OSError):
                     self._claim.write(self._deployment)
                 on_change(self._deployment)
+                with self._changed:
+                    self._written = self._state
+                    self._changed.notify_all()
             if self._state.over:
                 return
             event = self._next_event(kept + UPKEEP_PERIOD)
