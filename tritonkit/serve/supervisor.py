@@ -46,6 +46,8 @@ class Supervisor:
         """
         self.plan = plan
         self.replan = replan
+        # Held by whoever tells the gateway which servers to use, or takes what it knows of them to another worker.
+        self.routing = threading.Lock()
         self._claim = claim
         self._specs = {spec.name: spec for spec in plan.processes}
         self._next_specs: dict[str, ProcessSpec] = {}
@@ -81,7 +83,7 @@ class Supervisor:
         self._events.put(events.RestartAsked(name))
 
     def wait(self, what: Callable[[State], T | None]) -> T:
-        """The first true value of ``what``, asked at each change of the state; from any thread but the loop's.
+        """The first true value of ``what``, asked of each new state once it is written; from any thread but the loop's.
 
         Whoever calls it must see to it that ``what`` holds when the deployment stops.
         """
@@ -163,6 +165,7 @@ class Supervisor:
         from tritonkit.serve.restarts import Restarts
 
         runtime.create(self._runtime)
+        until_cleaned.callback(os.close, runtime.hold(self._runtime))
         guard = Guard(self.plan.deployment, self._runtime)
         until_cleaned.callback(guard.close)
         control = ControlServer(self._runtime / CONTROL, Restarts(self).answer)
@@ -204,12 +207,14 @@ class Supervisor:
             warden.clean(self._specs[name].mark)
         elif any(spec.kind == "gateway" for spec in self.plan.processes):
             # Not in this thread: the gateway may be slow to answer.
-            threading.Thread(target=self._route, args=(action,), daemon=True).start()
+            threading.Thread(target=self._route, args=(name,), daemon=True).start()
 
-    def _route(self, action: events.Avoid | events.Use) -> None:
+    def _route(self, name: str) -> None:
         from tritonkit.serve import routing
 
-        routing.route(action, self._state, self._specs)
+        with self.routing:
+            # As it is by now: of two threads the one that was started last need not come last.
+            routing.route(name, self._state, self._specs)
 
     @staticmethod
     def _kill(spec: ProcessSpec, child: subprocess.Popen[bytes]) -> None:
