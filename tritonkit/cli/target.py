@@ -27,10 +27,11 @@ def addresses(url: str | None, grpc_url: str | None) -> Addresses:
 
     Raises:
         RequestFailed: ``url`` is no address; or there is none, and the deployment does not answer yet.
+        UsageError: there is none, and the gateway asks for TLS or a token.
         TritonkitError: there is no ``url``, and no deployment runs here.
     """
     from tritonkit.client.endpoint import Addresses, Endpoint
-    from tritonkit.errors import RequestFailed
+    from tritonkit.errors import RequestFailed, UsageError
 
     if url is not None:
         endpoint = Endpoint(url)
@@ -38,6 +39,16 @@ def addresses(url: str | None, grpc_url: str | None) -> Addresses:
     from tritonkit.serve import state
 
     deployment = state.running(Path.cwd())
+    wanted = [word for word, asked in (("TLS", deployment.tls), ("a token", deployment.tokens)) if asked]
+    if wanted:
+        servers = [server for server in deployment.servers if server.kind == "server"]
+        each = "; ".join(
+            f"{server.name}: --url {server.http} --grpc-url {server.addresses['grpc']}" for server in servers
+        )
+        raise UsageError(
+            f"the gateway at {deployment.http} asks for {' and '.join(wanted)}, which this command does not send",
+            hint=f"Ask a server behind it: {each}",
+        )
     if not deployment.ready and not Endpoint(deployment.http).live():
         phases = ", ".join(f"{server.name}: {server.phase}" for server in deployment.servers)
         raise RequestFailed(
