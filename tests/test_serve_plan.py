@@ -11,7 +11,7 @@ import pytest
 from serving import FREE_PORTS, echo_repository, python_model, tritonkit
 
 from tritonkit import serve
-from tritonkit.errors import LaunchFailed, TritonkitError
+from tritonkit.errors import LaunchFailed, TritonkitError, UsageError
 from tritonkit.serve import ports
 from tritonkit.tools.tritonserver import TritonServer
 
@@ -80,6 +80,12 @@ def test_models_loaded_on_demand_are_not_waited_for() -> None:
         assert serve.plan(explicit, HOST).processes[0].models == ()
     for flag in ("--model-control-mode=none", "--model-control-mode=poll", "--rate-limit=explicit"):
         assert serve.plan(replace(REQUEST, server_args=(flag,)), HOST).processes[0].models == ("a", "b")
+
+
+def test_mps_that_is_insisted_on_needs_a_gpu() -> None:
+    with pytest.raises(UsageError, match="--mps on: no server has a GPU of its own") as caught:
+        serve.plan(replace(REQUEST, mps="on"), HOST)
+    assert "--gpus 0" in str(caught.value.hint)
 
 
 def test_model_control_loads_every_model_at_the_start() -> None:

@@ -167,6 +167,10 @@ def plan(request: Request, host: Host) -> Plan:
     else:
         process = server_process(request, host, SERVER_NAME, host.models, ports=host.ports, address=host.address)
         processes, addresses, notes = (process,), process.addresses, ()
+    if request.mps == "on" and not any(process.kind == "mps" for process in processes):
+        raise UsageError(
+            "--mps on: no server has a GPU of its own", hint="Say which GPUs: --gpus 0, or `servers` in the spec."
+        )
     return Plan(
         deployment=host.deployment,
         project=request.project,
