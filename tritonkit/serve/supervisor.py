@@ -56,8 +56,6 @@ class Supervisor:
         self._changed = threading.Condition()
         self._runtime = runtime.runtime_directory(plan.deployment)
         self._state = phases.begin(plan.processes, plan.policy, time.monotonic())
-        # As it was last written down: who is told of a state then finds it in `status`, too.
-        self._written = self._state
         self._started = time.time()
         self._deployment = self._record()
 
@@ -82,13 +80,12 @@ class Supervisor:
         self._events.put(events.RestartAsked(name))
 
     def wait(self, what: Callable[[State], T | None]) -> T:
-        """The first true value of ``what``, asked at each change of the state, once it is written down.
+        """The first true value of ``what``, asked at each change of the state; from any thread but the loop's.
 
-        From any thread but the loop's.
         Whoever calls it must see to it that ``what`` holds when the deployment stops.
         """
         with self._changed:
-            while not (value := what(self._written)):
+            while not (value := what(self._state)):
                 self._changed.wait()
             return value
 
@@ -135,7 +132,9 @@ class Supervisor:
         while True:
             before = self._state
             state, actions = machine.step(before, event, time.monotonic())
-            self._state = state
+            with self._changed:
+                self._state = state
+                self._changed.notify_all()
             for action in actions:
                 self._act(action)
             if keep is None:
@@ -147,9 +146,6 @@ class Supervisor:
                 # A full disk must not end what serves; `status` is out of date then.
                 with suppress(OSError):
                     self._claim.write(self._deployment)
-                with self._changed:
-                    self._written = self._state
-                    self._changed.notify_all()
                 on_change(self._deployment)
             if self._state.over:
                 return
