@@ -80,56 +80,129 @@ local function ask(servers, method, path, body, timeout)
   return answers
 end
 
--- The objects of a JSON list's text, as texts.
-local function objects(list)
-  local found, depth, quoted, first, place = {}, 0, false, nil, 1
-  while place <= #list do
-    local letter = list:sub(place, place)
-    if quoted then
-      if letter == "\\" then place = place + 1 elseif letter == '"' then quoted = false end
-    elseif letter == '"' then
-      quoted = true
-    elseif letter == "{" then
-      if depth == 0 then first = place end
-      depth = depth + 1
-    elseif letter == "}" then
-      depth = depth - 1
-      if depth == 0 then found[#found + 1] = list:sub(first, place) end
-    end
-    place = place + 1
+-- What JSON text says from a place on, and the place behind it. Lists and objects are tables with their `keys` in order
+-- and their `values` by key; whole numbers are numbers; all else stays the text that it is.
+local function decoded(text, place)
+  place = text:find("%S", place)
+  local opening = text:sub(place, place)
+  if opening == '"' then
+    local last = place
+    repeat
+      last = text:find('["\\]', last + 1)
+      local escape = text:sub(last, last) == "\\"
+      if escape then last = last + 1 end
+    until not escape
+    return text:sub(place, last), last + 1
+  elseif opening ~= "{" and opening ~= "[" then
+    local word = text:match("^[^%s,%]}]+", place)
+    return math.tointeger(tonumber(word)) or word, place + #word
   end
-  return found
+  local found = { opening = opening, closing = opening == "{" and "}" or "]", keys = {}, values = {} }
+  place = text:find("%S", place + 1)
+  while text:sub(place, place) ~= found.closing do
+    local key = #found.keys + 1
+    found.keys[key] = key
+    if opening == "{" then
+      found.keys[key], place = decoded(text, place)
+      key, place = found.keys[key], text:find(":", place, true) + 1
+    end
+    found.values[key], place = decoded(text, place)
+    place = text:find("[^%s,]", place)
+  end
+  return found, place + 1
 end
 
--- One list of what every server answers to this request, each different object once.
-local function united(applet, shape, opening, closing)
+local function encoded(value)
+  if type(value) ~= "table" then return tostring(value) end
+  local parts = {}
+  for place, key in ipairs(value.keys) do
+    parts[place] = (value.opening == "{" and key .. ":" or "") .. encoded(value.values[key])
+  end
+  return value.opening .. table.concat(parts, ",") .. value.closing
+end
+
+-- The keys by which statistics are told apart in a list.
+local NAMES = { ['"name"'] = true, ['"version"'] = true, ['"batch_size"'] = true, ['"type"'] = true, ['"id"'] = true }
+
+local function identity(object)
+  local words = {}
+  for _, key in ipairs(object.keys) do
+    if NAMES[key] then words[#words + 1] = key .. encoded(object.values[key]) end
+  end
+  return table.concat(words, ",")
+end
+
+-- Adds the statistics of one server to those of others: counts and times are summed.
+local function add(sum, more)
+  local places = {}
+  if sum.opening == "[" then
+    for place, object in ipairs(sum.values) do places[identity(object)] = place end
+  end
+  for _, key in ipairs(more.keys) do
+    local value = more.values[key]
+    local own = key
+    if sum.opening == "[" then own = places[identity(value)] or #sum.keys + 1 end
+    local known = sum.values[own]
+    if known == nil then
+      sum.keys[#sum.keys + 1] = own
+      sum.values[own] = value
+    elseif type(known) == "table" then
+      add(known, value)
+    elseif key == '"last_inference"' then
+      sum.values[own] = math.max(known, value)
+    elseif type(known) == "number" and not NAMES[key] then
+      sum.values[own] = known + value
+    end
+  end
+end
+
+-- What every server answers to this request, decoded. Those that do not know what it is about are left out; where no
+-- server answers, or one fails, the client has its answer already, and nothing is returned.
+local function gathered(applet)
   local servers = serving("http-all")
   if #servers == 0 then return fail(applet, 503, "no server is ready") end
   local method = applet.method == "POST" and "post" or "get"
   local body = body_of(applet)
   if not body then return end
-  local seen, all = {}, {}
+  local found, refusal = {}, nil
   for _, given in ipairs(ask(servers, method, applet.path, body, ASK_TIMEOUT)) do
-    local list = given.body:match(shape)
-    if given.status ~= 200 or not list then
-      return answer(applet, given.status == 200 and 502 or given.status, "application/json", given.body)
+    if given.status == 200 then
+      found[#found + 1] = decoded(given.body, 1)
+    elseif not refusal or given.status >= 500 then
+      refusal = given
     end
-    for _, object in ipairs(objects(list)) do
-      if not seen[object] then
-        seen[object] = true
-        all[#all + 1] = object
+  end
+  if refusal and (#found == 0 or refusal.status >= 500) then
+    if refusal.body == "" then return fail(applet, 502, "server " .. refusal.name .. " did not answer") end
+    return answer(applet, refusal.status, "application/json", refusal.body)
+  end
+  return found
+end
+
+-- One list of the models of every server, each different entry once.
+core.register_service("index", "http", function(applet)
+  local answers = gathered(applet)
+  if not answers then return end
+  local seen, all = {}, {}
+  for _, list in ipairs(answers) do
+    for _, entry in ipairs(list.values) do
+      local text = encoded(entry)
+      if not seen[text] then
+        seen[text] = true
+        all[#all + 1] = text
       end
     end
   end
-  answer(applet, 200, "application/json", opening .. table.concat(all, ",") .. closing)
-end
-
-core.register_service("index", "http", function(applet)
-  united(applet, "^%s*%[(.*)%]%s*$", "[", "]")
+  answer(applet, 200, "application/json", "[" .. table.concat(all, ",") .. "]")
 end)
 
+-- The statistics of a model, or of all, as if its servers were one.
 core.register_service("statistics", "http", function(applet)
-  united(applet, '^%s*{%s*"model_stats"%s*:%s*%[(.*)%]%s*}%s*$', '{"model_stats":[', "]}")
+  local answers = gathered(applet)
+  if not answers then return end
+  local sum = answers[1]
+  for place = 2, #answers do add(sum, answers[place]) end
+  answer(applet, 200, "application/json", encoded(sum))
 end)
 
 -- A change of models or settings is made on every server that it is about; the first failure is the answer.

@@ -10,7 +10,7 @@ import pytest
 from gateways import certificate, planned, write
 from system_packages import program
 
-from tritonkit.errors import ToolMissing, TritonkitError
+from tritonkit.errors import ToolMissing, TritonkitError, UsageError
 from tritonkit.serve.gateway import (
     Backend,
     GatewayOptions,
@@ -127,7 +127,7 @@ def test_tokens_that_cannot_be_used(tmp_path: Path, text: str | None, mode: int,
     if text is not None:
         file.write_text(text)
         file.chmod(mode)
-    with pytest.raises(TritonkitError, match=words) as error:
+    with pytest.raises(UsageError, match=words) as error:
         check_tokens(file)
     assert "0123456789" not in str(error.value)
 
@@ -141,10 +141,10 @@ def test_certificates_that_cannot_be_used(tmp_path: Path) -> None:
     alone, both = certificate(tmp_path)
     faults = {tmp_path / "none": "cannot be read: No such file", alone: "no certificate with its key"}
     for file, words in faults.items():
-        with pytest.raises(TritonkitError, match=words):
+        with pytest.raises(UsageError, match=words):
             check_certificate(file)
     both.chmod(0o644)
-    with pytest.raises(TritonkitError, match="others may read its key") as error:
+    with pytest.raises(UsageError, match="others may read its key") as error:
         check_certificate(both)
     assert error.value.hint is not None
     subprocess.run(["sh", "-c", error.value.hint.removeprefix("Run: ")], check=True)

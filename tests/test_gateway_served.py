@@ -177,6 +177,48 @@ def count_of_both(clients: Clients, backends: list[Backend]) -> list[int]:
     return [sum(int(one["inference_count"]) for one in statistics) for statistics in found]
 
 
+def test_statistics_are_those_of_all_replicas(clients: Clients, served: Gateway, backends: list[Backend]) -> None:
+    asked = clients.of(served, "http")
+    for length in (2, 3, 4):
+        infer(asked, "both", 0, length=length)
+    for version in ("", "1"):
+        (found,) = asked.get_inference_statistics("both", version)["model_stats"]
+        each = [
+            clients.http(backend.http).get_inference_statistics("both", version)["model_stats"][0]
+            for backend in backends
+        ]
+        assert found["inference_count"] == sum(one["inference_count"] for one in each)
+        assert found["last_inference"] == max(one["last_inference"] for one in each)
+        for kind in ("success", "queue", "compute_infer"):
+            for figure in ("count", "ns"):
+                expected = sum(one["inference_stats"][kind][figure] for one in each)
+                assert found["inference_stats"][kind][figure] == expected
+        (batches,) = found["batch_stats"]
+        assert batches["batch_size"] == 1
+        assert batches["compute_infer"]["count"] == found["execution_count"]
+    listed = asked.get_inference_statistics()["model_stats"]
+    assert sorted(model["name"] for model in listed) == ["another_model", "both", "one", "stream"]
+    assert found in listed
+    assert ask(served.http, "/v2/models/nobody/stats")[0] == 400
+    assert ask(served.http, "/v2/models/both/versions/7/stats")[0] == 400
+
+
+def test_statistics_over_grpc_are_always_those_of_one_server(
+    clients: Clients, served: Gateway, backends: list[Backend]
+) -> None:
+    asked = clients.of(served, "grpc")
+    infer(asked, "both", 0)
+    infer(asked, "both", 0)
+    infer(clients.http(backends[0].http), "both", 0)
+    said = {str(asked.get_inference_statistics("both")) for _ in range(4)}
+    assert len(said) == 1
+    served.control.drain("left")
+    try:
+        assert asked.get_inference_statistics("both").model_stats
+    finally:
+        served.control.ready("left")
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_replicas_share_the_requests(clients: Clients, served: Gateway, backends: list[Backend], protocol: str) -> None:
     before = count_of_both(clients, backends)

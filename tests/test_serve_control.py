@@ -105,11 +105,14 @@ def test_a_restart_behind_the_gateway_loses_no_request(tmp_path: Path, loaded: t
             (name, "draining"), (name, "drained"), (name, "restarting"), (name, "ready"),
         ]  # fmt: skip
     assert restart(deployment, "gateway") == [("gateway", "reloaded")]
+    assert [name for name, step in restart(deployment, "echo") if step == "ready"] == ["echo-r0", "echo-r1"]
+    with pytest.raises(UsageError, match="no process 'nobody' runs here; known: echo-r0, echo-r1, gateway"):
+        restart(deployment, "nobody")
     many = load.answered(0)
     wait_for(lambda: load.answered(0) > many + 50)
     assert load.failed(0) == []
     now = deployment_of(tmp_path)
-    assert [server.restarts for server in now.servers] == [1, 1, 0]
+    assert [server.restarts for server in now.servers] == [2, 2, 0]
 
 
 def test_one_that_was_given_up_leaves_the_deployment_degraded_and_can_be_started_again(tmp_path: Path) -> None:

@@ -104,6 +104,26 @@ def test_models_loaded_on_demand_are_not_waited_for() -> None:
         assert serve.plan(replace(REQUEST, server_args=(flag,)), HOST).processes[0].models == ("a", "b")
 
 
+def test_mps_that_is_insisted_on_needs_a_gpu() -> None:
+    with pytest.raises(UsageError, match="--mps on: no server has a GPU of its own") as caught:
+        serve.plan(replace(REQUEST, mps="on"), HOST)
+    assert "--gpus 0" in str(caught.value.hint)
+
+
+def test_model_control_loads_every_model_at_the_start() -> None:
+    control = ["--model-control-mode=explicit", "--load-model=*"]
+
+    def flags(request: serve.Request) -> list[str]:
+        return [word for word in serve.plan(request, HOST).processes[0].argv if "control" in word or "load" in word]
+
+    asked = replace(REQUEST, allow_model_control=True)
+    assert flags(REQUEST) == []
+    assert flags(asked) == control
+    assert serve.plan(asked, HOST).processes[0].models == ("a", "b")
+    for own in (("--model-control-mode=explicit",), ("--model-control-mode=explicit", "--load-model=a")):
+        assert flags(replace(asked, server_args=own)) == list(own)
+
+
 @pytest.mark.parametrize("path", ["/my models", "/a;b", "/a$b", "/a'b", "/(a)", "/a\nb", "/a&b", "/a*"])
 def test_paths_that_would_hang_the_stub_are_refused(path: str) -> None:
     for request, host, words in (

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tritonkit.errors import LaunchFailed, TritonkitError
+from tritonkit.errors import LaunchFailed, TritonkitError, UsageError
 from tritonkit.serve import Deployment, ServerState, down, logs, running
 from tritonkit.serve.deployment import Stopped
 from tritonkit.serve.logs import Follower, files
@@ -311,3 +311,5 @@ def test_which_logs(tmp_path: Path) -> None:
         (folder / name).write_text(json.dumps(name))
     assert list(files(tmp_path, None)) == ["server"]
     assert list(files(tmp_path, "supervisor")) == ["supervisor"]
+    with pytest.raises(UsageError, match="no log of 'nobody'; there is: server, supervisor"):
+        files(tmp_path, "nobody")

@@ -125,11 +125,12 @@ def guide(deployment: Deployment, *, stop: str) -> str:
 
 def addresses(deployment: Deployment) -> str:
     """Where a deployment answers, one line an address."""
+    scheme = "https" if deployment.tls else "http"
     return "\n".join(
         (
-            f"  HTTP     http://{deployment.http}",
-            f"  gRPC     {deployment.grpc}",
-            f"  metrics  http://{deployment.metrics}/metrics",
+            f"  HTTP     {scheme}://{deployment.http}",
+            f"  gRPC     {deployment.grpc}{' (TLS)' if deployment.tls else ''}",
+            f"  metrics  {scheme}://{deployment.metrics}/metrics",
         )
     )
 

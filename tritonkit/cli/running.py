@@ -83,7 +83,10 @@ def logs(
 
 
 def restart(
-    server: Annotated[str, typer.Argument(help="The name of a process, as `tritonkit status` shows it.")],
+    server: Annotated[
+        str,
+        typer.Argument(help="A process that `status` shows, or a server of the spec: its processes in turn."),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Start one process again: behind the gateway it finishes its requests first, and replicas take the new ones.

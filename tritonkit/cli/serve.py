@@ -72,7 +72,7 @@ def up(
         ),
     ] = None,
     allow_model_control: Annotated[
-        bool, typer.Option("--allow-model-control", help="Let clients load and unload models through the gateway.")
+        bool, typer.Option("--allow-model-control", help="Let clients load and unload models.")
     ] = False,
     tokens: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Serve only requests that bear a token of this file.")

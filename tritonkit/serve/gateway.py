@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tritonkit.client.ports import DEFAULT_PORTS
-from tritonkit.errors import TritonkitError
+from tritonkit.errors import TritonkitError, UsageError
 from tritonkit.resources import templates_directory
 from tritonkit.serve.ports import join
 from tritonkit.serve.processes import Folder, GatewayCheck, ProcessSpec, environment
@@ -148,7 +148,12 @@ def gateway_process(
         cwd=keeping / "run" / GATEWAY_NAME,
         log=keeping / "logs" / f"{GATEWAY_NAME}.log",
         mark=marked,
-        check=GatewayCheck(http=addresses["http"], control=control),
+        check=GatewayCheck(
+            http=addresses["http"],
+            control=control,
+            tls=options.tls_certificate is not None,
+            tokens=options.tokens_file is not None,
+        ),
         addresses=addresses,
         after=tuple(backend.name for backend in backends),
         folders=(Folder(folder, files=files(backends, options, folder=folder, runtime=runtime)),),
@@ -228,7 +233,7 @@ def check_certificate(file: Path) -> None:
     """Look whether a file holds a certificate and its key, readable by its owner alone.
 
     Raises:
-        TritonkitError: it does not.
+        UsageError: it does not.
     """
     import ssl
 
@@ -238,14 +243,14 @@ def check_certificate(file: Path) -> None:
         # Asked for nothing: a key behind a password could not be read when the gateway starts.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(file, password="")
     except ssl.SSLError as error:
-        raise TritonkitError(
+        raise UsageError(
             f"--tls-certificate {file}: no certificate with its key: {error.reason or error}",
             hint="Write both into one PEM file: cat certificate.pem key.pem > both.pem",
         ) from error
     except OSError as error:
-        raise TritonkitError(f"--tls-certificate {file}: cannot be read: {error.strerror}") from error
+        raise UsageError(f"--tls-certificate {file}: cannot be read: {error.strerror}") from error
     if mode & 0o077:
-        raise TritonkitError(
+        raise UsageError(
             f"--tls-certificate {file}: others may read its key", hint=f"Run: chmod 600 {shlex.quote(str(file))}"
         )
 
@@ -254,23 +259,23 @@ def check_tokens(file: Path) -> None:
     """Look whether a file of bearer tokens can be used: one token a line, readable by its owner alone.
 
     Raises:
-        TritonkitError: it cannot.
+        UsageError: it cannot.
     """
     try:
         with open_regular(file) as stream:
             mode, text = os.fstat(stream.fileno()).st_mode, stream.read().decode("ascii")
     except OSError as error:
-        raise TritonkitError(f"--tokens {file}: cannot be read: {error.strerror}") from error
+        raise UsageError(f"--tokens {file}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError:
-        raise TritonkitError(f"--tokens {file}: a token has letters, digits and punctuation of ASCII alone") from None
+        raise UsageError(f"--tokens {file}: a token has letters, digits and punctuation of ASCII alone") from None
     if mode & 0o077:
-        raise TritonkitError(f"--tokens {file}: others may read it", hint=f"Run: chmod 600 {shlex.quote(str(file))}")
+        raise UsageError(f"--tokens {file}: others may read it", hint=f"Run: chmod 600 {shlex.quote(str(file))}")
     tokens = [line for line in text.splitlines() if line and not line.startswith("#")]
     if not tokens:
-        raise TritonkitError(f"--tokens {file}: holds no token", hint="Write one token a line; # begins a comment.")
+        raise UsageError(f"--tokens {file}: holds no token", hint="Write one token a line; # begins a comment.")
     for number, line in enumerate(text.splitlines(), start=1):
         if line in tokens and not _TOKEN.fullmatch(line):
-            raise TritonkitError(f"--tokens {file}: line {number} is no token of 16 or more characters without a space")
+            raise UsageError(f"--tokens {file}: line {number} is no token of 16 or more characters without a space")
 
 
 def _routable(model: str) -> str:

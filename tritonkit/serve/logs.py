@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from tritonkit.errors import TritonkitError
+from tritonkit.errors import TritonkitError, UsageError
 from tritonkit.serve.state import directory
 
 SUPERVISOR = "supervisor"
@@ -18,15 +18,15 @@ def files(project: Path, name: str | None) -> dict[str, Path]:
     """The logs of a project's servers by name, or the one of that name (``supervisor`` is one too).
 
     Raises:
-        TritonkitError: there is none.
+        TritonkitError: there are no logs.
+        UsageError: there are, and none of that name.
     """
     found = {path.stem: path for path in sorted((directory(project) / "logs").glob("*.log"))}
     chosen = {server: path for server, path in found.items() if (server == name if name else server != SUPERVISOR)}
+    if name and found and not chosen:
+        raise UsageError(f"{project}: no log of {name!r}; there is: {', '.join(found)}")
     if not chosen:
-        raise TritonkitError(
-            f"{project}: no log of {name!r}; there is: {', '.join(found) or 'none'}" if name else f"{project}: no logs",
-            hint="tritonkit up writes them.",
-        )
+        raise TritonkitError(f"{project}: no logs", hint="tritonkit up writes them.")
     return chosen
 
 

@@ -12,7 +12,7 @@ from tritonkit.errors import UsageError
 from tritonkit.serve import shares
 from tritonkit.serve.ports import join
 from tritonkit.serve.processes import Plan, Policy, ProcessSpec, ServerCheck, environment
-from tritonkit.serve.server_args import check_server_args, is_explicit
+from tritonkit.serve.server_args import check_server_args, controllable, is_explicit
 from tritonkit.serve.shares import Machine, Mps, Seat
 from tritonkit.serve.stored_models import StoredModel
 from tritonkit.serve.warden import mark, shared_memory_prefix
@@ -43,7 +43,7 @@ class Request:
         ports: the port of each of ``SERVICES``; 0 takes a free one.
         log_verbose: Triton's verbosity, from 0.
         server_args: further flags of tritonserver, as they are.
-        allow_model_control: let clients of the gateway load and unload models.
+        allow_model_control: let clients load and unload models; every one is loaded at the start.
         tokens_file: bearer tokens that the gateway asks for; None asks for none.
         tls_certificate: the gateway's certificate and key; None serves without TLS.
         max_request_bytes: the longest request that the gateway takes; None keeps its default.
@@ -167,6 +167,10 @@ def plan(request: Request, host: Host) -> Plan:
     else:
         process = server_process(request, host, SERVER_NAME, host.models, ports=host.ports, address=host.address)
         processes, addresses, notes = (process,), process.addresses, ()
+    if request.mps == "on" and not any(process.kind == "mps" for process in processes):
+        raise UsageError(
+            "--mps on: no server has a GPU of its own", hint="Say which GPUs: --gpus 0, or `servers` in the spec."
+        )
     return Plan(
         deployment=host.deployment,
         project=request.project,
@@ -220,6 +224,7 @@ def server_process(
         *(f"--{service}-address={address}" for service in SERVICES),
         *(f"--{service}-port={ports[service]}" for service in SERVICES),
         *((f"--log-verbose={request.log_verbose}",) if request.log_verbose else ()),
+        *(controllable(request.server_args) if request.allow_model_control else ()),
         *flags,
         *request.server_args,
     )

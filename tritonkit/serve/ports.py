@@ -29,9 +29,10 @@ def choose(address: str, wanted: Mapping[str, int]) -> dict[str, int]:
         UsageError: two services want one port, or the address cannot be listened on.
     """
     fixed = [port for port in wanted.values() if port]
-    for service, port in wanted.items():
+    for port in wanted.values():
         if port and fixed.count(port) > 1:
-            raise UsageError(f"port {port} is asked for twice ({service} and another service)")
+            both = " and ".join(name for name, asked in wanted.items() if asked == port)
+            raise UsageError(f"port {port} is asked for twice ({both})")
     held: list[socket.socket] = []
     chosen = {}
     try:

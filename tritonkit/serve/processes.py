@@ -103,10 +103,14 @@ class GatewayCheck:
     Attributes:
         http: the address of the gateway for clients.
         control: HAProxy's own Unix socket, by which servers are drained and their state is read.
+        tls: whether clients must speak TLS.
+        tokens: whether clients must bear a token.
     """
 
     http: str
     control: Path
+    tls: bool = False
+    tokens: bool = False
 
     def __str__(self) -> str:
         return f"the gateway answers at {self.http}"

@@ -47,7 +47,7 @@ class Restarts:
         try:
             command, name = request.get("command"), str(request.get("server", ""))
             if command == "restart":
-                yield from self._timed(self._restart(self._known(name), {}))
+                yield from self._timed(self._restart_each(self._meant(name)))
             elif command == "set":
                 yield from self._timed(self._set(name, request.get("percentage")))
             else:
@@ -61,11 +61,17 @@ class Restarts:
         for step in steps:
             yield {**step, "seconds": round(time.monotonic() - began, 2)}
 
-    def _known(self, name: str) -> str:
+    def _meant(self, name: str) -> list[str]:
+        """The process of that name, or those of the spec's server of that name."""
         names = [process.name for process in self._supervisor.state.processes]
-        if name not in names:
+        meant = [name] if name in names else [process for process in names if self._of(process, name)]
+        if not meant:
             raise UsageError(f"no process {name!r} runs here{nearest(name, names)}")
-        return name
+        return meant
+
+    def _restart_each(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+        for name in names:
+            yield from self._restart(name, {})
 
     def _set(self, name: str, percentage: object) -> Iterator[dict[str, Any]]:
         replan = self._supervisor.replan
@@ -77,7 +83,7 @@ class Restarts:
         before = {spec: self._supervisor.spec(spec) for spec in planned if self._of(spec, name)}
         changed = {spec: planned[spec] for spec, old in before.items() if planned[spec] != old}
         if not before:
-            self._known(name)
+            self._meant(name)
         done: list[str] = []
         for spec in changed:
             try:

@@ -28,6 +28,7 @@ _OWN_FLAGS = {
     "--http-restricted-api": "",
 }
 _CONTROL_MODE = "--model-control-mode"
+_LOAD_MODEL = "--load-model"
 
 
 def check_server_args(arguments: Iterable[str]) -> None:
@@ -60,6 +61,13 @@ def is_explicit(arguments: Iterable[str]) -> bool:
         if _CONTROL_MODE.startswith(flag) and value.lower() == "explicit":
             return True
     return False
+
+
+def controllable(arguments: Iterable[str]) -> tuple[str, ...]:
+    """What lets clients load and unload models, all loaded at the start; nothing where a user's own flags say it."""
+    defaults = (f"{_CONTROL_MODE}=explicit", f"{_LOAD_MODEL}=*")
+    kept = unless_given(defaults, arguments)
+    return defaults if kept == defaults else ()
 
 
 def unless_given(defaults: Iterable[str], arguments: Iterable[str]) -> tuple[str, ...]:

@@ -44,6 +44,8 @@ class ServerState:
         memory_limit: the most bytes of the GPU's memory that each of its processes may take; None without a limit.
         control: HAProxy's socket, or the MPS daemon's pipe directory; None for a server.
         repository: what ``record.fingerprint`` said of the repository when it was loaded.
+        tls: whether it is a gateway whose clients must speak TLS.
+        tokens: whether it is a gateway whose clients must bear a token.
     """
 
     name: str
@@ -62,6 +64,8 @@ class ServerState:
     memory_limit: int | None = None
     control: Path | None = None
     repository: str = ""
+    tls: bool = False
+    tokens: bool = False
 
     @property
     def http(self) -> str:
@@ -106,6 +110,16 @@ class Deployment:
     ready: bool
     control: Path
     servers: tuple[ServerState, ...]
+
+    @property
+    def tls(self) -> bool:
+        """Whether its clients must speak TLS."""
+        return any(server.tls for server in self.servers)
+
+    @property
+    def tokens(self) -> bool:
+        """Whether its clients must bear a token."""
+        return any(server.tokens for server in self.servers)
 
     @property
     def alive(self) -> bool:
