@@ -148,7 +148,9 @@ def computing(uuid: str) -> frozenset[int]:
         TritonkitError: no NVIDIA driver answers, or it has no such GPU.
     """
     with nvml() as module:
-        return frozenset(user.pid for user in _users(module, module.nvmlDeviceGetHandleByUUID(uuid)))
+        # NVML's list of MPS clients also holds those that have only initialised CUDA; this one does not.
+        processes = module.nvmlDeviceGetComputeRunningProcesses(module.nvmlDeviceGetHandleByUUID(uuid))
+        return frozenset(process.pid for process in processes)
 
 
 def select(words: Sequence[str], here: Sequence[Gpu]) -> tuple[Gpu, ...]:
