@@ -3,6 +3,7 @@
 
 -- The socket on which HAProxy's own metrics are to be had.
 local exporter = os.getenv("TRITONKIT_EXPORTER")
+local MAX_REQUEST_BYTES = tonumber(os.getenv("TRITONKIT_MAX_REQUEST_BYTES"))
 local ASK_TIMEOUT = 2000
 local CONTROL_TIMEOUT = 3600000
 
@@ -21,6 +22,18 @@ end
 
 local function fail(applet, status, words)
   answer(applet, status, "application/json", '{"error":"' .. escaped(words) .. '"}')
+end
+
+-- The body of a request; nil when it is too long, which is then answered. Its length need not have been stated.
+local function body_of(applet)
+  local parts, length = {}, 0
+  repeat
+    local part = applet:receive(16384)
+    parts[#parts + 1] = part
+    length = length + (part and #part or 0)
+  until part == nil or #part == 0 or length > MAX_REQUEST_BYTES
+  if length <= MAX_REQUEST_BYTES then return table.concat(parts) end
+  fail(applet, 413, "a request may have " .. MAX_REQUEST_BYTES .. " bytes at most")
 end
 
 -- Refuses a gRPC call, once all of it has been read, with the status and the words of the header `refusal`.
@@ -149,7 +162,8 @@ local function gathered(applet)
   local servers = serving("http-all")
   if #servers == 0 then return fail(applet, 503, "no server is ready") end
   local method = applet.method == "POST" and "post" or "get"
-  local body = method == "post" and applet:receive() or nil
+  local body = body_of(applet)
+  if not body then return end
   local found, refusal = {}, nil
   for _, given in ipairs(ask(servers, method, applet.path, body, ASK_TIMEOUT)) do
     if given.status == 200 then
@@ -195,7 +209,8 @@ end)
 core.register_service("control", "http", function(applet)
   local servers = serving(applet:get_var("txn.backend") or "http-all")
   local method = applet.method == "POST" and "post" or "get"
-  local body = applet:receive()
+  local body = body_of(applet)
+  if not body then return end
   if #servers == 0 then return fail(applet, 503, "no server is ready") end
   local answers = ask(servers, method, applet.path, body, CONTROL_TIMEOUT)
   local said = answers[1]

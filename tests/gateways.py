@@ -16,7 +16,7 @@ import tritonclient.http
 from serving import ECHO_CONFIG, FREE_PORTS, python_model, up, wait_for
 from system_packages import program
 
-from tritonkit.serve import Deployment, ports
+from tritonkit.serve import Deployment, folders, ports
 from tritonkit.serve.gateway import Backend, GatewayOptions, gateway_process
 from tritonkit.serve.haproxy import HaproxySocket, answers
 from tritonkit.serve.processes import GatewayCheck, ProcessSpec
@@ -116,9 +116,7 @@ def planned(folder: Path, runtime: Path, backends: Sequence[Backend], **options:
 def write(spec: ProcessSpec) -> Path:
     """Write what a process needs before its start; the path of its configuration."""
     for folder in spec.folders:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        for name, text in folder.files.items():
-            (folder.path / name).write_text(text)
+        folders.write(folder)
     spec.cwd.mkdir(parents=True, exist_ok=True)
     spec.log.parent.mkdir(parents=True, exist_ok=True)
     return Path(spec.argv[-1])

@@ -32,14 +32,14 @@ servers:
 GPUS = [{"uuid": "GPU-aaaaaaaa-0"}, {"uuid": "GPU-bbbbbbbb-1"}]
 
 
-def tritonkit(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def tritonkit(project: Path, *arguments: str, programs: Path = FAKES) -> subprocess.CompletedProcess[str]:
     """Run ``tritonkit`` on a machine that seems to have two GPUs."""
     file = project / "gpus.json"
     file.write_text(json.dumps(GPUS))
     return subprocess.run(
         [sys.executable, str(FAKES / "program.py"), *arguments],
         cwd=project,
-        env={**os.environ, "FAKE_NVML": str(file), "PATH": f"{FAKES}:{os.environ['PATH']}"},
+        env={**os.environ, "FAKE_NVML": str(file), "PATH": f"{programs}:{FAKES}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
         check=False,
@@ -119,7 +119,7 @@ def test_a_folder_of_somebody_else_is_left_alone(project: Path) -> None:
     assert (project / "compose" / "compose.yaml").read_text() == "services: {}\n"
 
 
-def test_tokens_and_certificates_are_mounted_and_not_copied(tmp_path: Path) -> None:
+def test_tokens_are_mounted_and_not_copied(tmp_path: Path) -> None:
     repository = echo_repository(tmp_path / "model_repository")
     tokens = tmp_path / "tokens"
     tokens.write_text("0123456789abcdef\n")
@@ -135,6 +135,66 @@ def test_tokens_and_certificates_are_mounted_and_not_copied(tmp_path: Path) -> N
     assert "0123456789abcdef" not in done.stdout
     described = json.loads(tritonkit(tmp_path, *arguments, "--json").stdout)
     assert mount["target"] in described["files"]["gateway/haproxy.cfg"]
+
+
+def test_tls_is_refused(project: Path) -> None:
+    done = tritonkit(project, "up", "--engine", "docker", "--dry-run", "--tls-certificate", "both.pem")
+    assert done.returncode == 2
+    assert "--tls-certificate" in done.stderr
+    assert "hint:" in done.stderr
+
+
+# Docker's program, as far as it is talked to: what it is asked is written down, and its containers never get well.
+DOCKER = """#!/bin/sh
+echo "$*" >> "$0.asked"
+case "$*" in
+  *"up --detach"*) echo "container s-r0 is unhealthy"; exit 1 ;;
+  *logs*) exit 1 ;;
+esac
+"""
+
+
+def asked_docker(project: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """Run ``tritonkit`` where that program stands for Docker; what it was asked of Compose."""
+    docker = project / "programs" / "docker"
+    docker.parent.mkdir(exist_ok=True)
+    docker.write_text(DOCKER)
+    docker.chmod(0o755)
+    done = tritonkit(project, *arguments, programs=docker.parent)
+    asked = [
+        line.split("compose.yaml ")[1] for line in Path(f"{docker}.asked").read_text().splitlines() if "yaml" in line
+    ]
+    return done, asked
+
+
+def test_containers_that_do_not_become_healthy_are_taken_down_again(project: Path) -> None:
+    done, asked = asked_docker(project, "up", "--engine", "docker", "--gpus", "none", "--detach")
+    assert done.returncode == 5
+    assert "container s-r0 is unhealthy" in done.stderr
+    assert [words.split()[0] for words in asked] == ["up", "logs", "down"]
+    assert not (project / ".tritonkit" / "compose").exists()
+    assert (project / ".tritonkit" / ".gitignore").exists()
+
+
+def test_down_removes_what_tritonkit_wrote_and_no_more(project: Path) -> None:
+    folder = project / ".tritonkit" / "compose"
+    assert tritonkit(project, "render", "compose", "--gpus", "none", "--output", str(folder)).returncode == 0
+    (folder / "gateway" / "mine").write_text("mine")
+    done, asked = asked_docker(project, "down")
+    assert (done.returncode, done.stdout) == (0, "stopped the containers\n")
+    assert asked == ["down --volumes"]
+    assert [path.relative_to(folder).as_posix() for path in folder.rglob("*")] == ["gateway", "gateway/mine"]
+
+
+def test_containers_are_not_written_through_a_link(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (project / ".tritonkit").mkdir()
+    (project / ".tritonkit" / "compose").symlink_to(tmp_path / "elsewhere")
+    done, asked = asked_docker(project, "up", "--engine", "docker", "--gpus", "none", "--detach")
+    assert done.returncode == 1
+    assert "is a link" in done.stderr
+    assert asked == []
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_image_goes_with_docker(project: Path) -> None:

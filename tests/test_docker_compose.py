@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -229,6 +230,7 @@ if [ "${1-}" = -f ]; then
   exec sleep 1000
 fi
 read -r question
+[ -e "$CUDA_MPS_PIPE_DIRECTORY/busy" ] && exec sleep 30
 if [ "$question" = get_default_active_thread_percentage ] && kill -0 "$(cat "$pidfile" 2>/dev/null)" 2>/dev/null; then
   echo 100.0
 else
@@ -315,6 +317,21 @@ def test_a_client_waits_for_its_daemon_and_ends_with_it(meeting: Meeting, tmp_pa
     daemon.wait()
     assert client.wait(timeout=20) == 1
     assert "to be started again" in client.stdout.read()
+
+
+def test_a_daemon_that_is_kept_from_answering_has_not_ended(meeting: Meeting, tmp_path: Path) -> None:
+    meeting.start("mps-0")
+    wait_for(lambda: meeting.health() == 0)
+    client = meeting.start("at30", "sh", "-c", f'touch "{tmp_path / "started"}"; exec sleep 1000')
+    wait_for((tmp_path / "started").exists)
+    busy = meeting.pipe / "busy"
+    busy.touch()
+    time.sleep(8)
+    busy.unlink()
+    assert client.poll() is None
+    meeting.children[0].kill()
+    meeting.children[0].wait()
+    assert client.wait(timeout=20) == 1
 
 
 def test_a_client_ends_when_its_daemon_was_replaced_unseen(meeting: Meeting, tmp_path: Path) -> None:

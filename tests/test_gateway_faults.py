@@ -183,6 +183,21 @@ def test_a_request_too_long_is_refused_before_it_is_sent(served: Gateway) -> Non
     assert seconds < 3
 
 
+@pytest.mark.parametrize("path", ["index", "models/one/load"])
+def test_a_body_without_an_end_is_cut_off(tmp_path: Path, running: Running, path: str) -> None:
+    """Of a body whose length is not stated, no more is read than a request may have."""
+    chunk = b"4000\r\n" + b" " * 0x4000 + b"\r\n"
+    head = f"POST /v2/repository/{path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    backends = [backend for backend, _ in running.values()]
+    options = {"max_request_bytes": 100_000, "allow_model_control": True, "client_timeout": 10}
+    with gateway(tmp_path, backends, **options) as one:
+        answer, _ = exchange(one.http, head, *[chunk] * 20, until=lambda got: got.endswith(b"}"))
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert answer.endswith(b'{"error":"a request may have 100000 bytes at most"}')
+        short, _ = exchange(one.http, head, b"2\r\n{}\r\n0\r\n\r\n", until=lambda got: got.endswith((b"]", b"}")))
+        assert short.startswith(b"HTTP/1.1 200 " if path == "index" else b"HTTP/1.1 503 "), "as the server says"
+
+
 def test_what_is_no_request(served: Gateway) -> None:
     assert exchange(served.http, b"\x00\x01\x02\r\n\r\n")[0].startswith(b"HTTP/1.1 400 ")
     exchange(served.grpc, b"\x00\x01\x02\r\n\r\n" * 10)
@@ -315,6 +330,17 @@ def changed(one: Gateway, old: str, new: str) -> Any:
     text = folder.files[CONFIG]
     assert old in text
     return replace(one.spec, folders=(replace(folder, files={**folder.files, CONFIG: text.replace(old, new)}),))
+
+
+def test_a_reload_is_not_written_through_a_link(tmp_path: Path, running: Running) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with gateway(tmp_path, [backend for backend, _ in running.values()]) as one:
+        folder = one.spec.folders[0].path
+        folder.with_name(f"{folder.name}.new").symlink_to(elsewhere)
+        reload(one.spec, one.process.pid)
+        assert answers(one.check)
+    assert list(elsewhere.iterdir()) == []
 
 
 def test_a_configuration_that_haproxy_refuses_changes_nothing(served: Gateway, clients: Clients) -> None:

@@ -304,6 +304,13 @@ def test_tokens(clients: Clients, tmp_path: Path, backends: list[Backend]) -> No
         assert ask(running.spec.addresses["metrics"], "/metrics")[0] == 401
         assert ask(running.spec.addresses["metrics"], "/metrics", **known)[0] == 200
         assert "first-token" not in running.log()
+        running.control.drain("right")
+        wait_for(lambda: ask(running.http, "/v2/health/ready") != (200, ""))
+        assert ask(running.http, "/v2/health/ready") == (503, '{"error":"no server is ready"}'), (
+            "strangers learn no names"
+        )
+        said = refused(clients.of(running, "grpc").is_server_ready)
+        assert said == ("StatusCode.UNAVAILABLE", "no server is ready")
         tokens.write_text("third-token-of-ours\n")
         reload(running.spec, running.process.pid)
         third = {"authorization": "Bearer third-token-of-ours"}

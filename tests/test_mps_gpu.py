@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +17,13 @@ import pytest
 import tritonclient.grpc as triton
 from asking import ask
 from gpu_machine import gpu_machine
-from serving import QUICK, deployment_of, left_of, plan, python_model, wait_for
+from serving import ECHO, QUICK, deployment_of, left_of, plan, python_model, wait_for
 from test_backends_onnxruntime import WEIGHT, linear
 
 from tritonkit import serve
 from tritonkit.client.endpoint import Endpoint
 from tritonkit.errors import LaunchFailed
-from tritonkit.serve import gpus, mps
+from tritonkit.serve import control, gpus, mps
 from tritonkit.serve.processes import ProcessSpec, ServerCheck
 from tritonkit.serve.sharing import daemons
 from tritonkit.spec.servers import Server
@@ -33,6 +35,7 @@ GIB = 2**30
 ANYWHERE = "instance_group [{ count: 1 kind: KIND_AUTO }]\nmax_batch_size: 8\n"
 # A first context on a GPU, and CUDA's libraries, take their time.
 PATIENT = replace(QUICK, start_timeout=120, stop_timeout=10)
+RESTART = {"command": "restart", "server": "mps-0"}
 X = np.ones((1, 3), np.float32)
 
 pytestmark = pytest.mark.timeout(300)
@@ -177,6 +180,28 @@ def test_a_dead_daemon_takes_its_servers_along(gpu_machine: str, tmp_path: Path)
         assert not Path(f"/proc/{old}").exists(), "the old daemon's MPS server went with it"
         assert isinstance(server.check, ServerCheck)
         assert mps.attachment(server, pids["a"]) is None
+
+
+def test_a_daemon_is_started_again_after_its_clients_have_answered(gpu_machine: str, tmp_path: Path) -> None:
+    slow = ECHO.replace("        return", "        import time; time.sleep(1.5)\n        return")
+    assert slow != ECHO
+    repository = python_model(tmp_path / "models", "slow", slow)
+    planned = plan(tmp_path, repository, servers=(Server("a", gpus=(0,), thread_percentage=30),), policy=PATIENT)
+    with (
+        up(planned) as deployment,
+        ThreadPoolExecutor() as threads,
+        triton.InferenceServerClient(deployment.grpc) as one,
+    ):
+        asked = threads.submit(ask, one, "slow", {"IN": np.ones((1, 2), np.float32)})
+        time.sleep(0.5)
+        steps = [(step["server"], step["step"]) for step in control.ask(deployment.control, RESTART)]
+        assert steps == [("mps-0", "restarting"), ("mps-0", "ready"), ("a", "ready")]
+        assert asked.result()["OUT"].tolist() == [[1, 1]]
+        after = deployment_of(tmp_path)
+        assert {server.name: (server.restarts, server.reason) for server in after.servers} == {
+            "mps-0": (1, ""),
+            "a": (1, ""),
+        }
 
 
 def test_a_stub_that_only_looks_for_gpus_is_no_fault(gpu_machine: str, tmp_path: Path) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,8 +30,9 @@ from serving import (
 
 from tritonkit import serve
 from tritonkit.client.endpoint import Endpoint
-from tritonkit.serve import Deployment, condition, health, probes
+from tritonkit.serve import Deployment, condition, events, health, probes, procfs
 
+PARENT = "import sys; subprocess.run([sys.executable, '-c', {0!r}])"
 EXECUTE = "    def execute(self, requests):\n"
 
 
@@ -62,6 +67,47 @@ def test_what_sigstop_has_stopped_is_started_again(tmp_path: Path) -> None:
         assert third.servers[0].reason == "was stopped by a signal"
         assert condition.faults(third) == {}
     assert left_of(first.id) == []
+
+
+def test_a_model_that_does_not_collect_its_children_costs_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    careless = "import subprocess, time; left = subprocess.Popen(['true']); time.sleep(60)"
+    looks: list[float] = []
+
+    class Well:
+        def ready(self) -> bool:
+            return True
+
+        def answers(self) -> bool:
+            looks.append(time.monotonic())
+            return True
+
+        def fault(self) -> None:
+            return None
+
+        def close(self) -> None:
+            return None
+
+    monkeypatch.setattr(health, "_health", lambda *_: Well())
+    (spec,) = plan(tmp_path, echo_repository(tmp_path / "models")).processes
+    ended, said = threading.Event(), queue.SimpleQueue[events.Event]()
+    with subprocess.Popen([sys.executable, "-c", f"import subprocess; {PARENT.format(careless)}"]) as server:
+        watcher = threading.Thread(target=health.watch, args=(spec, server.pid, said.put, ended))
+        watcher.start()
+        try:
+            wait_for(lambda: any(map(procfs.is_dead, procfs.descendants(server.pid))))
+            time.sleep(1)
+            looks.clear()
+            time.sleep(2)
+            assert 2 <= len(looks) <= 2 / health.CHECK_PERIOD + 1
+            assert [said.get().__class__, said.empty()] == [events.BecameReady, True]
+        finally:
+            ended.set()
+            for child in procfs.descendants(server.pid):
+                os.kill(child, signal.SIGKILL)
+            server.kill()
+            watcher.join(30)
 
 
 def test_what_goes_on_in_time_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

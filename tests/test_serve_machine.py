@@ -45,7 +45,7 @@ def server(name: str, *models: str, needs: tuple[str, ...] = ()) -> ProcessSpec:
 
 
 def daemon(name: str) -> ProcessSpec:
-    return process(name, DaemonCheck(Path("/bin/mps"), Path("/pipe")))
+    return process(name, DaemonCheck(Path("/bin/mps"), Path("/pipe"), 0, "GPU-0"))
 
 
 def gateway(*after: str) -> ProcessSpec:
@@ -341,16 +341,36 @@ def test_a_daemon_that_hangs_takes_its_servers_along() -> None:
 
 
 def test_a_daemon_that_is_asked_to_start_again() -> None:
-    state = stepped(full(), 1, (RestartAsked("mps"), [Terminate("mps"), Kill("a"), Kill("b")]))
-    assert state.process("a").reason == "ended with mps"
+    """Its clients end before it, each in its own time: what they compute is not cut off."""
+    state = stepped(
+        full(),
+        1,
+        (RestartAsked("mps"), [Terminate("a"), Terminate("b")]),
+        (Exited("a", 2, 0), [Clean("a")]),
+    )
     state = stepped(
         state,
-        1,
-        (Exited("a", 2, -9), [Clean("a")]),
-        (Exited("b", 3, -9), [Clean("b")]),
+        6,
+        (Tick(), [Kill("b")]),
+        (Exited("b", 3, -9), [Clean("b"), Terminate("mps")]),
         (Exited("mps", 1, 0), [Clean("mps"), Spawn("mps")]),
+        (Spawned("mps", 6), []),
+        (BecameReady("mps", 6), [Spawn("a"), Spawn("b")]),
     )
-    assert state.process("mps").failures == 0
+    assert [state.process(name).failures for name in ("mps", "a", "b")] == [0, 0, 0]
+    assert [state.process(name).restarts for name in ("mps", "a", "b", "c")] == [1, 1, 1, 0]
+
+
+def test_a_daemon_that_ends_before_its_clients_have() -> None:
+    state = stepped(
+        full(),
+        1,
+        (RestartAsked("mps"), [Terminate("a"), Terminate("b")]),
+        (Exited("mps", 1, -9), [Clean("mps"), Kill("a"), Kill("b")]),
+        (Exited("b", 3, -9), [Clean("b")]),
+        (Exited("a", 2, -9), [Clean("a"), Spawn("mps")]),
+    )
+    assert [state.process(name).failures for name in ("mps", "a", "b")] == [0, 0, 0]
 
 
 def test_a_server_that_is_given_up_leaves_its_replica_alone() -> None:

@@ -36,6 +36,18 @@ def taken() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+@pytest.mark.parametrize("lent", ["1 65535\n", "no numbers"])
+def test_free_ports_where_the_kernel_lends_all(lent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "range").write_text(lent)
+    monkeypatch.setattr(ports, "_LENT", tmp_path / "range")
+    assert all(ports.choose("127.0.0.1", FREE_PORTS).values())
+
+
+def test_a_candidate_that_is_taken_is_passed_over(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "_candidates", lambda: [taken])
+    assert ports.choose("127.0.0.1", {"http": 0})["http"] not in (0, taken)
+
+
 def test_the_plan_of_one_server() -> None:
     plan = serve.plan(replace(REQUEST, log_verbose=1, server_args=("--rate-limit=off",)), HOST)
     (process,) = plan.processes
@@ -153,6 +165,8 @@ def test_ports(taken: int) -> None:
     assert len(set(chosen.values())) == 3
     assert all(chosen.values())
     assert ports.choose("127.0.0.1", chosen) == chosen, "what was chosen is free"
+    first, last = map(int, ports._LENT.read_text().split())
+    assert not any(first <= port <= last for port in chosen.values()), "and no connection gets it while it is free"
     with pytest.raises(LaunchFailed, match=f"http port {taken} is in use"):
         ports.choose("127.0.0.1", {"http": taken})
     with pytest.raises(TritonkitError, match="port 9 is asked for twice"):

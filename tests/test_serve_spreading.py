@@ -22,6 +22,7 @@ from test_serve_plan import BUNDLED, HOST, REQUEST
 
 from tritonkit import serve
 from tritonkit.errors import SpecError, TritonkitError, UsageError
+from tritonkit.serve import events, machine, phases, routing
 from tritonkit.serve.changing import replanner
 from tritonkit.serve.gpus import Gpu
 from tritonkit.serve.processes import Change, DaemonCheck, ServerCheck
@@ -73,7 +74,7 @@ def test_daemons_servers_and_the_gateway() -> None:
     daemon, x, y = processes["mps-0"], processes["x"], processes["y-gpu1"]
     pipe = Path("/run/t/0123abcd/mps-0/pipe")
     assert daemon.argv == ("/bin/nvidia-cuda-mps-control", "-f")
-    assert daemon.check == DaemonCheck(Path("/bin/nvidia-cuda-mps-control"), pipe)
+    assert daemon.check == DaemonCheck(Path("/bin/nvidia-cuda-mps-control"), pipe, 0, GPU.uuid)
     assert daemon.env == {
         **HOST.environment,
         "CUDA_VISIBLE_DEVICES": UUIDS[0],
@@ -172,6 +173,28 @@ def test_the_probe_reaches_every_server() -> None:
     for request, found in ((REQUEST, HOST), (replace(REQUEST, servers=SERVERS), host(4))):
         checks = [process.check for process in serve.plan(replace(request, probe=2.5), found).processes]
         assert {check.probe for check in checks if isinstance(check, ServerCheck)} == {2.5}
+
+
+def test_of_two_words_about_a_server_the_last_one_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are said by threads of their own, which may overtake each other."""
+    said: list[tuple[str, str]] = []
+    monkeypatch.setattr(routing, "tell", lambda _, server, word: said.append((server, word)))
+    plan = serve.plan(replace(REQUEST, servers=(Server("a", gpus=(1,), replicas=2),)), host(2))
+    specs = {process.name: process for process in plan.processes}
+    state = phases.begin(plan.processes, plan.policy, 0)
+    for process in plan.processes:
+        state, _ = machine.step(state, events.Tick(), 0)
+        state, _ = machine.step(state, events.Spawned(process.name, 7), 0)
+        state, _ = machine.step(state, events.BecameReady(process.name, 7), 0)
+    suspected, actions = machine.step(state, events.Suspected("a-r0", 7, True), 1)
+    assert actions == (events.Avoid("a-r0"),)
+    routing.route("a-r0", suspected, specs)
+    well, actions = machine.step(suspected, events.Suspected("a-r0", 7, False), 2)
+    assert actions == (events.Use("a-r0"),)
+    # The first one comes late, as it were.
+    for _ in range(2):
+        routing.route("a-r0", well, specs)
+    assert said == [("a-r0", "drain"), ("a-r0", "ready"), ("a-r0", "ready")]
 
 
 def test_views_are_not_written_through_a_link(project: Path) -> None:

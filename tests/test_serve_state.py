@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -102,6 +103,19 @@ def test_a_claim_ends_what_a_killed_run_left(tmp_path: Path) -> None:
         assert left.wait(30) == -9
     assert not region.exists()
     next_claim.release()
+
+
+def test_the_copy_of_a_project_does_not_end_what_runs_in_the_project(tmp_path: Path) -> None:
+    claim = Claim(tmp_path / "project")
+    claim.write(deployment(tmp_path / "project", os.getpid(), began(os.getpid())))
+    shutil.copytree(tmp_path / "project", tmp_path / "copy")
+    with subprocess.Popen(["sleep", "60"], env={**os.environ, MARK: mark("feedbeef", "server")}) as server:
+        assert down(tmp_path / "copy") == Stopped(None, killed=False, leftover=0)
+        Claim(tmp_path / "copy").release()
+        assert server.poll() is None
+        server.kill()
+    assert running(tmp_path / "project").id == "feedbeef"
+    claim.release()
 
 
 @pytest.mark.parametrize(

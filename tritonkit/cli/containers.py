@@ -22,7 +22,7 @@ def composition(request: Request, images: Images, folder: Path) -> Composition:
     plan = serve.plan(request, container_host.survey(request, images.triton))
     for note in plan.notes:
         messages().print(f"note: {note}", markup=False)
-    secrets = [file for file in (request.tokens_file, request.tls_certificate) if file is not None]
+    secrets = () if request.tokens_file is None else (request.tokens_file,)
     return containers.compose(plan, folder, images, secrets=secrets)
 
 

@@ -77,19 +77,17 @@ def print_plan(plan: Plan, gpus: Sequence[Gpu], *, as_json: bool) -> None:
 
 
 def _row(process: ProcessSpec) -> tuple[object, ...]:
-    from tritonkit.serve.processes import ServerCheck
+    from tritonkit.serve.processes import DaemonCheck, ServerCheck
     from tritonkit.spec.sizes import shown_size
 
     share = process.check.share if isinstance(process.check, ServerCheck) else None
     percentage = None if share is None else share.thread_percentage
     memory = None if share is None else share.memory_limit
-    gpu: object = "-" if share is None else share.gpu
-    if process.kind == "mps":
-        gpu = process.name.removeprefix("mps-")
+    placed = process.check if isinstance(process.check, DaemonCheck) else share
     return (
         process.name,
         process.kind,
-        gpu,
+        "-" if placed is None else placed.gpu,
         "-" if percentage is None else f"{percentage:g}%",
         "-" if memory is None else shown_size(memory),
         ", ".join(process.models) or "-",

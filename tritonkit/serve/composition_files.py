@@ -47,6 +47,23 @@ def write(composition: Composition, folder: Path) -> Path:
     return folder / COMPOSE
 
 
+def remove(folder: Path) -> None:
+    """Remove what ``write`` wrote into ``folder``, and the folder itself where nothing else is in it.
+
+    Raises:
+        RepositoryConflict: the folder is not tritonkit's.
+        TritonkitError: a file cannot be removed.
+    """
+    try:
+        for path in _recorded(folder):
+            _remove(folder, path)
+        (folder / RECORD).unlink(missing_ok=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    except OSError as error:
+        raise TritonkitError(f"{error.filename or folder}: cannot be removed: {error.strerror}") from error
+
+
 def _replace(folder: Path, path: str) -> Path:
     """Where a file goes, with nothing there and no link on the way."""
     place = folder

@@ -65,6 +65,11 @@ def _check(request: Request) -> None:
         raise UsageError("containers need ports that are known beforehand", hint="Give a number other than 0.")
     if request.probe is not None:
         raise UsageError("--probe: only tritonkit's own supervisor asks models; Docker asks for readiness alone")
+    if request.tls_certificate is not None:
+        raise UsageError(
+            "--tls-certificate: HAProxy's image has nothing that could ask a gateway behind TLS whether it is ready",
+            hint="Serve without --engine docker, or end TLS before the containers.",
+        )
 
 
 def _server_ports(request: Request, count: int) -> tuple[dict[str, int], ...]:

@@ -140,7 +140,7 @@ def compose(plan: Plan, folder: Path, images: Images, *, secrets: Sequence[Path]
         plan: what to serve, made for the tritonserver of ``images``.
         folder: where compose.yaml will lie; paths in it are relative to that where they can be.
         images: what the containers run.
-        secrets: files that the gateway reads and that stay where they are, such as those of tokens and certificates.
+        secrets: files that the gateway reads and that stay where they are, such as that of tokens.
     """
     places = _Places(plan, secrets)
     repository = Mount(_relative(plan.repository, folder, plan.project), REPOSITORY)
@@ -219,7 +219,7 @@ def _service(
         user = "0:0" if any(mount.target.startswith(SECRETS) for mount in mounts) else None
     elif isinstance(check, DaemonCheck):
         health = ("CMD-SHELL", _ANSWERS)
-        gpu, ipc, pid = process.env["CUDA_VISIBLE_DEVICES"], "host", "host"
+        gpu, ipc, pid = check.uuid, "host", "host"
         command = ("sh", f"{SCRIPTS}/{_MPS_DAEMON}", *command)
         mounts += (_pipe(check.pipe_directory, places, read_only=False), Mount("./scripts", SCRIPTS))
     else:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from tritonkit.errors import CommandFailed, LaunchFailed
-from tritonkit.serve.composition_files import write
+from tritonkit.serve import state
+from tritonkit.serve.composition_files import remove, write
 from tritonkit.serve.containers import COMPOSE, Composition
 from tritonkit.tools import docker
 from tritonkit.tools.commands import run
@@ -15,7 +16,7 @@ from tritonkit.tools.commands import run
 
 def folder(project: Path) -> Path:
     """Where the composition of a project's deployment lies."""
-    return project / ".tritonkit" / "compose"
+    return state.directory(project) / state.COMPOSITION
 
 
 def up(composition: Composition, project: Path) -> int:
@@ -23,8 +24,9 @@ def up(composition: Composition, project: Path) -> int:
 
     Raises:
         RepositoryConflict: a file that tritonkit did not write is in the way.
+        TritonkitError: the project's folder cannot be written to, or leads elsewhere.
     """
-    file = write(composition, folder(project))
+    file = _written(composition, project)
     try:
         return _interactive(*_compose(file), "up")
     finally:
@@ -37,14 +39,21 @@ def up_detached(composition: Composition, project: Path, *, start_timeout: float
     Raises:
         RepositoryConflict: a file that tritonkit did not write is in the way.
         LaunchFailed: not every container became healthy within ``start_timeout`` seconds; they are taken down again.
+        TritonkitError: the project's folder cannot be written to, or leads elsewhere.
     """
-    file = write(composition, folder(project))
+    file = _written(composition, project)
     try:
         run((*_compose(file), "up", "--detach", "--wait", "--wait-timeout", str(max(1, round(start_timeout)))))
     except CommandFailed as error:
-        logs = run((*_compose(file), "logs", "--no-color", "--tail", "20"))
+        logs = ""
+        with suppress(CommandFailed):
+            logs = run((*_compose(file), "logs", "--no-color", "--tail", "20"))
         down(project)
         raise LaunchFailed(f"not every container became healthy:\n{error.output.strip()}\n{logs.strip()}") from error
+    except BaseException:
+        # Ctrl-C while it starts: what was begun is taken back.
+        down(project)
+        raise
 
 
 def is_up(project: Path) -> bool:
@@ -53,16 +62,22 @@ def is_up(project: Path) -> bool:
 
 
 def down(project: Path) -> None:
-    """Stop and remove the containers of a project's composition, and forget it.
+    """Stop and remove the containers of a project's composition, and the files that tritonkit wrote for it.
 
     Raises:
         ToolMissing: no Docker engine answers.
         CommandFailed: docker failed; its words are in the error.
+        TritonkitError: the files cannot be removed.
     """
     docker.check()
     file = folder(project) / COMPOSE
     run((*_compose(file), "down", "--volumes"))
-    shutil.rmtree(file.parent)
+    remove(file.parent)
+
+
+def _written(composition: Composition, project: Path) -> Path:
+    state.prepare(project)
+    return write(composition, folder(project))
 
 
 def _compose(file: Path) -> tuple[str, ...]:

@@ -7,11 +7,13 @@ import os
 import signal
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from tritonkit.errors import RequestFailed
+from tritonkit.serve import folders
 from tritonkit.serve.gateway import CONFIG, STATES, local_socket
-from tritonkit.serve.processes import Folder, GatewayCheck, ProcessSpec
+from tritonkit.serve.processes import GatewayCheck, ProcessSpec
 from tritonkit.tools.commands import run
 
 # The HAProxy backend whose servers carry the checks and the states that all others follow.
@@ -140,8 +142,7 @@ def reload(spec: ProcessSpec, pid: int, *, timeout: float = 30.0) -> None:
     assert isinstance(check, GatewayCheck)  # noqa: S101 - for the type checker
     (folder,) = spec.folders
     staged = folder.path.with_name(f"{folder.path.name}.new")
-    staged.mkdir(exist_ok=True)
-    _write(folder, staged)
+    folders.write(replace(folder, path=staged))
     run([spec.argv[0], "-c", "-f", str(staged / CONFIG)], timeout=timeout)
     gateway = HaproxySocket(check.control, timeout=timeout)
     before = gateway.workers()
@@ -166,8 +167,3 @@ def _taken(gateway: HaproxySocket, before: tuple[int, ...]) -> bool:
         # The master starts itself anew meanwhile.
         return False
     return bool(now) and now != before
-
-
-def _write(folder: Folder, path: Path) -> None:
-    for name, text in folder.files.items():
-        (path / name).write_text(text)

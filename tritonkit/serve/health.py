@@ -23,7 +23,7 @@ from typing import Protocol
 from tritonkit.errors import TritonkitError
 from tritonkit.serve.events import BecameReady, Event, Suspected, Unusable
 from tritonkit.serve.processes import DaemonCheck, ProcessSpec, ServerCheck
-from tritonkit.serve.procfs import dead_children, descendants, is_stopped
+from tritonkit.serve.procfs import dead_children, descendants, is_dead, is_stopped
 
 START_PERIOD = 0.01
 CHECK_PERIOD = 0.5
@@ -149,7 +149,8 @@ class _Family:
         children = descendants(self._pid)
         if self._has_stubs:
             self._dead = {child: self._dead.get(child, now) for child in dead_children(self._pid)}
-            self._observe([child for child in children if child not in self._dead])
+            # The end of a dead one is no news: a model that does not collect its own children would leave no pause.
+            self._observe([child for child in children if not is_dead(child)])
         stopped = [one for one in (self._pid, *children) if is_stopped(one)]
         self._stopped = {one: self._stopped.get(one, now) for one in stopped}
 

@@ -4,6 +4,7 @@
   once; all whose gates are open start at the same time.
 - A process that ends unasked is started again after a wait, as often in a row as the policy says. One whose need
   is lost is killed at once, and started again after that need, which is not counted against it.
+- What is asked to start again ends in order, and after those that need it: an MPS daemon after its clients.
 - A server that is lost, or may be, gets no new requests until it is ready again, or until it is clear that it is well.
 - A process that never became ready fails the deployment. One that was given up fails it as well, unless every
   model has another server that was not.
@@ -151,7 +152,7 @@ def _restart(state: State, name: str, now: float) -> State:
             state = _put(state, fresh)
             given_up = given_up or process.phase is Phase.BACKOFF
         elif process.name in dependants:
-            state = _put(state, replace(process, failures=0))
+            state = _put(state, replace(process, failures=0, excused=process.live))
         elif process.name not in asked.needs:
             continue
         if given_up:
@@ -187,9 +188,10 @@ def _end_overdue(state: State, now: float, actions: list[Action]) -> State:
 
 
 def _end_unwanted(state: State, now: float, actions: list[Action]) -> State:
-    """Kill what runs without what it needs; ask what is to be started again to end."""
+    """Kill what runs without what it needs; ask what is to be started again to end, after those that need it."""
     for process in () if state.stopping else state.processes:
-        if process.excused and process.pid is not None and process.phase in _RUNNING:
+        needed = any(other.live for other in state.dependants(process.name))
+        if process.excused and not needed and process.pid is not None and process.phase in _RUNNING:
             state = _ask_to_end(state, process, now, actions)
     for process in state.processes:
         lost = next((need for need in process.needs if state.process(need).phase is not Phase.READY), None)
@@ -224,7 +226,7 @@ def _start(state: State, now: float, actions: list[Action]) -> State:
 
 def _may_start(state: State, process: Process) -> bool:
     return (
-        all(state.process(need).phase is Phase.READY for need in process.needs)
+        all(state.process(need).phase is Phase.READY and not state.process(need).excused for need in process.needs)
         and (process.was_ready or all(state.process(name).was_ready for name in process.after))
         # Those that lost it are gone before it comes again.
         and not any(other.live for other in state.dependants(process.name))

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import errno
+import random
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 
 from tritonkit.errors import LaunchFailed, TritonkitError, UsageError
 from tritonkit.serve.procfs import port_holder
+
+# The ports that the kernel gives to outgoing connections.
+_LENT = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_LOWEST, _HIGHEST = 20_000, 65_535
+_TRIES = 100
 
 
 def choose(address: str, wanted: Mapping[str, int]) -> dict[str, int]:
@@ -62,15 +69,35 @@ def join(address: str, port: int) -> str:
 
 
 def _bound(address: str, service: str, port: int) -> socket.socket:
+    for candidate in (port,) if port else (*_candidates(), 0):
+        try:
+            return _listening(address, candidate)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or candidate == port:
+                raise _refused(address, service, port, error) from error
+    raise AssertionError("the last candidate is 0 or the wanted port")
+
+
+def _candidates() -> list[int]:
+    """Ports that may be free, and stay so: one that an outgoing connection may get can be in use at a restart."""
+    try:
+        first, last = map(int, _LENT.read_text().split())
+    except (OSError, ValueError):
+        return []
+    kept = [*range(_LOWEST, first), *range(max(_LOWEST, last + 1), _HIGHEST + 1)]
+    return random.sample(kept, min(_TRIES, len(kept)))
+
+
+def _listening(address: str, port: int) -> socket.socket:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         # As tritonserver does: connections that have just ended do not hold a port.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((address, port))
         listener.listen(1)
-    except OSError as error:
+    except OSError:
         listener.close()
-        raise _refused(address, service, port, error) from error
+        raise
     return listener
 
 

@@ -83,10 +83,14 @@ class DaemonCheck:
     Attributes:
         program: ``nvidia-cuda-mps-control``.
         pipe_directory: where its pipe lies.
+        gpu: the index of its GPU, as the driver counts.
+        uuid: that GPU's UUID.
     """
 
     program: Path
     pipe_directory: Path
+    gpu: int
+    uuid: str
 
     def __str__(self) -> str:
         return f"the daemon answers in {self.pipe_directory}"

@@ -60,7 +60,12 @@ def is_running(pid: int, began: int) -> bool:
 
 def dead_children(pid: int) -> frozenset[int]:
     """The children of ``pid`` that have ended and that it has not collected."""
-    return frozenset(child for child in _children(pid) if (_stat(child) or ["X"])[0] == "Z")
+    return frozenset(child for child in _children(pid) if is_dead(child))
+
+
+def is_dead(pid: int) -> bool:
+    """Whether the process has ended and was not collected."""
+    return (_stat(pid) or ["X"])[0] == "Z"
 
 
 def is_stopped(pid: int) -> bool:

@@ -71,7 +71,7 @@ def _server(process: Process, spec: ProcessSpec, repository: str, ahead: float) 
     if isinstance(check, GatewayCheck):
         return replace(state, control=check.control, tls=check.tls, tokens=check.tokens)
     if isinstance(check, DaemonCheck):
-        return replace(state, control=check.pipe_directory)
+        return replace(state, control=check.pipe_directory, gpu=check.gpu, uuid=check.uuid)
     if check.share is None:
         return state
     return replace(

@@ -111,7 +111,8 @@ class Restarts:
         if spec.kind == "gateway" and process.phase is Phase.READY and process.pid is not None:
             from tritonkit.serve import haproxy
 
-            haproxy.reload(spec, process.pid)
+            with self._supervisor.routing:
+                haproxy.reload(spec, process.pid)
             yield {"server": name, "step": "reloaded"}
             return
         servers = [name] if spec.kind == "server" else [one.name for one in self._supervisor.state.dependants(name)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tritonkit.errors import TritonkitError
-from tritonkit.serve import events
 from tritonkit.serve.haproxy import HaproxySocket
 from tritonkit.serve.phases import Phase, State
 from tritonkit.serve.processes import GatewayCheck, ProcessSpec
@@ -22,18 +21,18 @@ def gateway(state: State, specs: Mapping[str, ProcessSpec], *, timeout: float = 
     return None
 
 
-def route(action: events.Avoid | events.Use, state: State, specs: Mapping[str, ProcessSpec]) -> None:
-    """Do what the supervisor's rules say; what the gateway answers is not waited for long."""
-    found = gateway(state, specs, timeout=_TIMEOUT) if specs[action.name].kind == "server" else None
+def route(name: str, state: State, specs: Mapping[str, ProcessSpec]) -> None:
+    """Have the gateway treat a server as the supervisor's rules do; what it answers is not waited for long."""
+    found = gateway(state, specs, timeout=_TIMEOUT) if specs[name].kind == "server" else None
     if found is None:
         return
-    if isinstance(action, events.Avoid):
-        others = [process for process in state.processes if process.name != action.name and not process.avoided]
+    if state.process(name).avoided:
+        others = [process for process in state.processes if process.name != name and not process.avoided]
         held = {model for process in others if process.phase is Phase.READY for model in specs[process.name].models}
-        if held.issuperset(specs[action.name].models):
-            tell(found, action.name, "drain")
+        if held.issuperset(specs[name].models):
+            tell(found, name, "drain")
     else:
-        tell(found, action.name, "ready")
+        tell(found, name, "ready")
 
 
 def tell(found: HaproxySocket, server: str, word: str) -> bool:

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import stat
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from tritonkit.errors import TritonkitError
 
-# What lies below it may take the rest of the 108 bytes.
-_LONGEST = 60
 
+def runtime_directory(deployment: str) -> Path:
+    """Where the sockets of a deployment lie, ``/tmp/tritonkit-UID/ID``; nothing is made yet.
 
-def runtime_directory(deployment: str, environment: Mapping[str, str] = os.environ) -> Path:
-    """Where the sockets of a deployment lie; nothing is made yet.
-
-    ``$XDG_RUNTIME_DIR/tritonkit/ID`` where that folder is this user's own and its path is short, else
-    ``/tmp/tritonkit-UID/ID``.
+    Not in ``$XDG_RUNTIME_DIR``: that goes when its user logs out, and a deployment may stay.
     """
-    named = environment.get("XDG_RUNTIME_DIR", "")
-    if named.startswith("/") and len(os.fsencode(named)) <= _LONGEST and _is_own(Path(named)):
-        return Path(named) / "tritonkit" / deployment
     return Path("/tmp") / f"tritonkit-{os.getuid()}" / deployment  # noqa: S108 - its owner is checked
 
 
@@ -33,17 +26,25 @@ def create(folder: Path) -> None:
     Raises:
         TritonkitError: it, or the folder around it, is another user's or leads elsewhere; or it cannot be made.
     """
-    for place in (folder.parent, folder):
+    try:
+        _make(folder.parent)
         try:
-            with suppress(FileExistsError):
-                place.mkdir(mode=0o700)
-            if not _is_own(place):
-                raise TritonkitError(
-                    f"{place}: is not a folder of this user, so no sockets are put there", hint="Remove or rename it."
-                )
-            place.chmod(0o700)
-        except OSError as error:
-            raise TritonkitError(f"{place}: cannot be made: {error.strerror}") from error
+            _make(folder)
+        except FileNotFoundError:
+            # The last deployment but this one has just ended, and removed the folder around it.
+            _make(folder.parent)
+            _make(folder)
+    except OSError as error:
+        raise TritonkitError(f"{error.filename or folder}: cannot be made: {error.strerror}") from error
+
+
+def hold(folder: Path) -> int:
+    """Keep what cleans /tmp of old files away from a ``runtime_directory``, until what this gives is closed."""
+    # systemd-tmpfiles leaves alone what lies in a folder that somebody has locked.
+    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    with suppress(OSError):
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return held
 
 
 def remove(folder: Path) -> None:
@@ -53,9 +54,12 @@ def remove(folder: Path) -> None:
         folder.parent.rmdir()
 
 
-def _is_own(place: Path) -> bool:
-    try:
-        status = place.lstat()
-    except OSError:
-        return False
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+def _make(place: Path) -> None:
+    with suppress(FileExistsError):
+        place.mkdir(mode=0o700)
+    status = place.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise TritonkitError(
+            f"{place}: is not a folder of this user, so no sockets are put there", hint="Remove or rename it."
+        )
+    place.chmod(0o700)

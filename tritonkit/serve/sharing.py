@@ -69,11 +69,12 @@ def daemons(deployment: Deployment) -> tuple[Shared, ...]:
 
 def _shared(process: ServerState, program: Path, owners: dict[int, ServerState]) -> Shared:
     assert process.control is not None  # noqa: S101 - a daemon has a pipe directory
-    gpu, daemon = int(process.name.rpartition("-")[2]), Daemon(program, process.control)
+    assert process.gpu is not None  # noqa: S101 - and a GPU
+    daemon = Daemon(program, process.control)
     try:
         return Shared(
             name=process.name,
-            gpu=gpu,
+            gpu=process.gpu,
             pid=process.pid,
             pipe_directory=process.control,
             answers=True,
@@ -81,7 +82,7 @@ def _shared(process: ServerState, program: Path, owners: dict[int, ServerState])
             clients=tuple(_sharer(client, owners.get(client.pid)) for client in daemon.clients()),
         )
     except TritonkitError:
-        return Shared(process.name, gpu, process.pid, process.control, answers=False)
+        return Shared(process.name, process.gpu, process.pid, process.control, answers=False)
 
 
 def _owners(deployment: Deployment) -> dict[int, ServerState]:

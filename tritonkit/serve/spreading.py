@@ -62,7 +62,7 @@ def _daemon(request: Request, host: Host, gpu: Gpu) -> ProcessSpec:
         cwd=keeping / "run" / name,
         log=keeping / "logs" / f"{name}.log",
         mark=marked,
-        check=DaemonCheck(program=program, pipe_directory=pipe),
+        check=DaemonCheck(program=program, pipe_directory=pipe, gpu=gpu.index, uuid=gpu.uuid),
         folders=(Folder(pipe), Folder(log)),
     )
 

@@ -19,6 +19,7 @@ from tritonkit.serve.procfs import is_running, start_ticks
 # A link is not followed: it exists.
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _ID = re.compile(r"[0-9a-f]{8}")
+COMPOSITION = "compose"
 NOT_RUNNING_HINT = "Start one with: tritonkit up"
 
 
@@ -37,7 +38,7 @@ class ServerState:
         kind: ``server``, ``mps`` or ``gateway``.
         addresses: where it answers, by service (``http``, ``grpc``, ``metrics``).
         models: the models that it must serve.
-        gpu: the index of its GPU; None where it has none of its own.
+        gpu: the index of its GPU, or of the one that it shares out; None where it has none of its own.
         uuid: that GPU's UUID.
         thread_percentage: the most of the GPU's SMs that it may use; None without a limit.
         memory_limit: the most bytes of the GPU's memory that each of its processes may take; None without a limit.
@@ -131,6 +132,20 @@ def directory(project: Path) -> Path:
     return project / ".tritonkit"
 
 
+def prepare(project: Path) -> Path:
+    """The ``directory`` of a project, made.
+
+    Raises:
+        TritonkitError: it cannot be written to, or it, or a part of it, leads elsewhere.
+    """
+    folder = directory(project)
+    try:
+        _make(folder)
+    except OSError as error:
+        raise TritonkitError(f"{folder}: cannot be written to: {error.strerror}") from error
+    return folder
+
+
 def running(project: Path) -> Deployment:
     """The live deployment of a project; it may still be starting (``ready``).
 
@@ -166,7 +181,8 @@ class Claim:
         self.leftover = 0
         self._lock = _locked(project)
         stale = recorded(project)
-        if stale is not None:
+        # One that is alive without this lock is another project's, of which this folder is a copy.
+        if stale is not None and not stale.alive:
             self.leftover = warden.clean(warden.mark(stale.id))
             runtime.remove(runtime.runtime_directory(stale.id))
         _file(project).unlink(missing_ok=True)
@@ -227,9 +243,8 @@ def refuse_second(project: Path) -> None:
 
 
 def _locked(project: Path) -> int:
-    folder = directory(project)
+    folder = prepare(project)
     try:
-        _make(folder)
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     except OSError as error:
         raise TritonkitError(f"{folder}: cannot be written to: {error.strerror}") from error
@@ -258,7 +273,7 @@ def began(pid: int) -> int:
 def _make(folder: Path) -> None:
     # A project may come from anywhere, so what stands there is not trusted: what is written or removed below
     # must lie in this folder itself.
-    for place in (folder, *(folder / name for name in ("logs", "run", "views", "gateway"))):
+    for place in (folder, *(folder / name for name in ("logs", "run", "views", "gateway", COMPOSITION))):
         if place.is_symlink():
             raise TritonkitError(f"{place}: is a link; only a folder can keep a deployment's state", hint="Remove it.")
     (folder / "logs").mkdir(parents=True, exist_ok=True)

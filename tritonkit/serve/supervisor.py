@@ -46,6 +46,8 @@ class Supervisor:
         """
         self.plan = plan
         self.replan = replan
+        # Held by whoever tells the gateway which servers to use, or takes what it knows of them to another worker.
+        self.routing = threading.Lock()
         self._claim = claim
         self._specs = {spec.name: spec for spec in plan.processes}
         self._next_specs: dict[str, ProcessSpec] = {}
@@ -56,6 +58,7 @@ class Supervisor:
         self._changed = threading.Condition()
         self._runtime = runtime.runtime_directory(plan.deployment)
         self._state = phases.begin(plan.processes, plan.policy, time.monotonic())
+        self._written = self._state
         self._started = time.time()
         self._deployment = self._record()
 
@@ -80,12 +83,12 @@ class Supervisor:
         self._events.put(events.RestartAsked(name))
 
     def wait(self, what: Callable[[State], T | None]) -> T:
-        """The first true value of ``what``, asked at each change of the state; from any thread but the loop's.
+        """The first true value of ``what``, asked of each new state once it is written; from any thread but the loop's.
 
         Whoever calls it must see to it that ``what`` holds when the deployment stops.
         """
         with self._changed:
-            while not (value := what(self._state)):
+            while not (value := what(self._written)):
                 self._changed.wait()
             return value
 
@@ -131,10 +134,7 @@ class Supervisor:
         kept = time.monotonic()
         while True:
             before = self._state
-            state, actions = machine.step(before, event, time.monotonic())
-            with self._changed:
-                self._state = state
-                self._changed.notify_all()
+            self._state, actions = machine.step(before, event, time.monotonic())
             for action in actions:
                 self._act(action)
             if keep is None:
@@ -147,6 +147,9 @@ class Supervisor:
                 with suppress(OSError):
                     self._claim.write(self._deployment)
                 on_change(self._deployment)
+                with self._changed:
+                    self._written = self._state
+                    self._changed.notify_all()
             if self._state.over:
                 return
             event = self._next_event(kept + UPKEEP_PERIOD)
@@ -161,6 +164,7 @@ class Supervisor:
         from tritonkit.serve.restarts import Restarts
 
         runtime.create(self._runtime)
+        until_cleaned.callback(os.close, runtime.hold(self._runtime))
         guard = Guard(self.plan.deployment, self._runtime)
         until_cleaned.callback(guard.close)
         control = ControlServer(self._runtime / CONTROL, Restarts(self).answer)
@@ -202,12 +206,14 @@ class Supervisor:
             warden.clean(self._specs[name].mark)
         elif any(spec.kind == "gateway" for spec in self.plan.processes):
             # Not in this thread: the gateway may be slow to answer.
-            threading.Thread(target=self._route, args=(action,), daemon=True).start()
+            threading.Thread(target=self._route, args=(name,), daemon=True).start()
 
-    def _route(self, action: events.Avoid | events.Use) -> None:
+    def _route(self, name: str) -> None:
         from tritonkit.serve import routing
 
-        routing.route(action, self._state, self._specs)
+        with self.routing:
+            # As it is by now: of two threads the one that was started last need not come last.
+            routing.route(name, self._state, self._specs)
 
     @staticmethod
     def _kill(spec: ProcessSpec, child: subprocess.Popen[bytes]) -> None:
