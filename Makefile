@@ -59,7 +59,9 @@ demo: $(VENV)/.demo
 	run python evaluate.py; \
 	run tritonkit bench classify digits --concurrency $(CONCURRENCY)
 
+# Some tests run programs of the system (HAProxy, for one): they are installed where that needs no password.
 test: $(VENV)/.dev
+	$(BIN)/python tests/system_packages.py
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.dev

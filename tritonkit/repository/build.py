@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from tritonkit import __version__
 from tritonkit.errors import Fault, SpecError
@@ -16,6 +16,7 @@ from tritonkit.repository.manifest import Inputs
 from tritonkit.resources import templates_directory
 from tritonkit.spec.document import DEFAULT_REPOSITORY
 from tritonkit.spec.glance import peek
+from tritonkit.spec.servers import Server, servers_of
 from tritonkit.tools import digests, nvidia_smi, packages
 from tritonkit.tools.commands import cache_directory
 
@@ -24,6 +25,20 @@ if TYPE_CHECKING:
     from tritonkit.repository.origins import Origins
 
     Make: TypeAlias = Callable[[Origins], Mapping[str, Made | Path]]
+
+
+class Current(NamedTuple):
+    """A repository that need not be built again.
+
+    Attributes:
+        repository: its folder.
+        files: how many files it has.
+        servers: how its spec spreads the models over servers, as written in the spec's file.
+    """
+
+    repository: Path
+    files: int
+    servers: tuple[Server, ...]
 
 
 def compare(
@@ -88,6 +103,7 @@ def compare(
         folders={_relative(folder, repository): digest for folder, digest in folders.items()},
         tools=resolved.tools,
         compute_capabilities=planned.here,
+        servers=servers_of(loaded),
     )
     return changes.compare(repository, layout.files, inputs)
 
@@ -100,11 +116,10 @@ def current_repository(
     *,
     check: bool = True,
     templates: Path | None = None,
-) -> tuple[Path, int] | None:
+) -> Current | None:
     """The repository that was made from exactly these inputs and is as it was made, told without planning it.
 
-    Returns:
-        The repository and its number of files; None where only ``compare`` can tell.
+    None where only ``compare`` can tell.
     """
     repository = output
     if repository is None and len(files) == 1 and not assignments:
@@ -114,24 +129,24 @@ def current_repository(
         return None
     recorded = manifest.read(repository)
     generator = _generator(check, templates)
-    return (
-        (repository, len(recorded.files))
-        if _is_current(repository, recorded, generator, files, assignments, environment)
-        else None
+    if recorded.inputs is None or not _is_current(
+        repository, recorded, recorded.inputs, generator, files, assignments, environment
+    ):
+        return None
+    return Current(
+        repository, len(recorded.files), tuple(server.written_in(str(files[0])) for server in recorded.inputs.servers)
     )
 
 
 def _is_current(
     repository: Path,
     recorded: manifest.Manifest,
+    inputs: Inputs,
     generator: str,
     files: Sequence[Path],
     assignments: Sequence[str],
     environment: Mapping[str, str],
 ) -> bool:
-    inputs = recorded.inputs
-    if inputs is None:
-        return False
     asked = (generator, tuple(_relative(file, repository) for file in files), tuple(assignments))
     if asked != (inputs.generator, inputs.spec, inputs.assignments):
         return False

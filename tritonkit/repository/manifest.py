@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tritonkit.errors import Fault, SpecError
 from tritonkit.spec.paths import is_plain
+from tritonkit.spec.servers import Server, restored, stored
 from tritonkit.tools.digests import open_regular
 
 NAME = ".tritonkit.json"
@@ -31,6 +32,7 @@ class Inputs:
         folders: digest of each source folder's list of files, likewise.
         tools: version of each package that made an artifact, by distribution name.
         compute_capabilities: those of the GPUs that plans were built for because they were here; None where none were.
+        servers: how the spec spreads the models over servers: nothing in the repository depends on it.
     """
 
     generator: str
@@ -41,6 +43,7 @@ class Inputs:
     folders: Mapping[str, str]
     tools: Mapping[str, str] = field(default_factory=dict)
     compute_capabilities: tuple[str, ...] | None = None
+    servers: tuple[Server, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,8 @@ def read(repository: Path) -> Manifest:
         inputs = stored["inputs"]
         if inputs is not None:
             lists = ("spec", "assignments", "compute_capabilities")
-            inputs = Inputs(**{**inputs, **{key: tuple(inputs[key]) for key in lists if inputs.get(key) is not None}})
+            tuples = {key: tuple(inputs[key]) for key in lists if inputs.get(key) is not None}
+            inputs = Inputs(**{**inputs, **tuples, "servers": restored(inputs.get("servers", []), inputs["spec"][0])})
         executable = frozenset(map(str, stored.get("executable", ())))
         return Manifest(_digests(stored["files"]), inputs, _digests(stored.get("replaced", {})), executable)
     except (FileNotFoundError, NotADirectoryError):
@@ -97,9 +101,10 @@ def read(repository: Path) -> Manifest:
 
 
 def _stored(inputs: Inputs) -> dict[str, object]:
-    values = asdict(inputs)
-    # Only where something was made from a source does the record say by what and for what.
-    return {key: value for key, value in values.items() if value or key not in ("tools", "compute_capabilities")}
+    values = {**asdict(inputs), "servers": stored(inputs.servers)}
+    # Only where something was made from a source does the record say by what and for what; servers may be left out.
+    optional = ("tools", "compute_capabilities", "servers")
+    return {key: value for key, value in values.items() if value or key not in optional}
 
 
 def _digests(stored: dict[str, object]) -> dict[str, str]:

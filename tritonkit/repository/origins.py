@@ -18,6 +18,7 @@ from tritonkit.spec.faults import Faults
 from tritonkit.spec.faults import Path as SpecPath
 from tritonkit.spec.loading import LoadedSpec
 from tritonkit.spec.schema import Model
+from tritonkit.spec.sizes import size_in_bytes
 from tritonkit.tools import digests, nvidia_smi
 
 Origin: TypeAlias = Path | Download | TorchRecipe | PlanRecipe
@@ -279,7 +280,7 @@ class _Planner:
             preferred_batch_sizes=tuple(config.dynamic_batching.preferred_batch_size),
             profiles=asking.profiles,
             builder_optimization_level=export.builder_optimization_level,
-            workspace=statement.number_of_bytes(export.workspace),
+            workspace=None if export.workspace is None else size_in_bytes(export.workspace),
             version_compatible=export.version_compatible,
             hardware_compatibility_level=export.hardware_compatibility_level,
             precision=onnx.precision if isinstance(onnx, TorchRecipe) else None,

@@ -1,8 +1,7 @@
-"""What a model states that its export goes by: inputs and outputs, example values, sizes."""
+"""What a model states that its export goes by: inputs and outputs, example values."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,6 @@ from tritonkit.artifacts.recipes import Asking, Shapes
 from tritonkit.artifacts.signature import Tensor
 from tritonkit.modelconfig import protobuf
 from tritonkit.spec.schema import Model
-
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-_BINARY_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def asking(model: Model, config: Any, file: Path | None) -> Asking:
@@ -47,13 +43,3 @@ def tensors(stated: Any, max_batch_size: int) -> tuple[Tensor, ...]:
         shape = ((-1, *dims) if max_batch_size else dims) if known else None
         found.append(Tensor(tensor.name, protobuf.data_type_name(tensor.data_type), shape))
     return tuple(found)
-
-
-def number_of_bytes(text: str | None) -> int | None:
-    """``1GiB`` as a number."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"([\d.]+)\s*([KMGT]?)(i?)B?", text)
-    assert match is not None  # noqa: S101 - the schema checked it
-    number, unit, binary = match.groups()
-    return int(float(number) * (_BINARY_UNITS[unit] if binary else _UNITS[unit]))

@@ -1,4 +1,4 @@
-"""What /proc says: children, when a process began, who holds a port.
+"""What /proc says: children, when a process began, who holds a port, what a process has open.
 
 A process may go away between two reads; every function takes that as "not there".
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -39,7 +40,7 @@ def port_holder(port: int) -> str | None:
         try:
             for link in (PROC / str(pid) / "fd").iterdir():
                 if os.readlink(link) in inodes:
-                    return f"{pid} ({_command(pid)})"
+                    return f"{pid} ({command(pid)})"
         except OSError:
             continue
     return None
@@ -84,7 +85,23 @@ def _listening(port: int) -> Iterator[str]:
                 yield f"socket:[{fields[9]}]"
 
 
-def _command(pid: int) -> str:
-    words = (PROC / str(pid) / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+def command(pid: int) -> str | None:
+    """The beginning of a process's command line; None when there is no such process."""
+    try:
+        words = (PROC / str(pid) / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+    except OSError:
+        return None
     text = b" ".join(words[:3]).decode(errors="replace")
     return f"{text} ..." if len(words) > 3 else text
+
+
+def open_files(pid: int, folder: str) -> frozenset[str]:
+    """The files below ``folder`` that the process has open."""
+    found: set[str] = set()
+    try:
+        for link in (PROC / str(pid) / "fd").iterdir():
+            with suppress(FileNotFoundError):
+                found.add(os.readlink(link))
+    except OSError:
+        pass
+    return frozenset(path for path in found if path.startswith(folder))

@@ -9,16 +9,16 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, StrictBool, StrictInt, StrictStr, Tag
 
 from tritonkit.spec.frozen import Frozen
+from tritonkit.spec.sizes import SIZE_PATTERN
 
 _FACTORY = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*\Z")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}\Z")
 _CAPABILITY = re.compile(r"\d{1,2}\.\d\Z")
-_BYTES = re.compile(r"\d+(?:\.\d+)?\s*(?:[KMGT]i?B)?\Z")
 
 
 def _matching(pattern: re.Pattern[str], words: str) -> AfterValidator:
     def check(value: str) -> str:
-        if not pattern.match(value):
+        if not pattern.fullmatch(value):
             raise ValueError(f"expected {words}")
         return value
 
@@ -35,7 +35,7 @@ Digest = Annotated[StrictStr, _matching(_SHA256, "64 hexadecimal digits")]
 ComputeCapability = Annotated[
     StrictStr, BeforeValidator(_number_as_text), _matching(_CAPABILITY, "a compute capability, as in 8.9")
 ]
-Bytes = Annotated[StrictStr, _matching(_BYTES, "a number of bytes, as in 4GiB")]
+Bytes = Annotated[StrictStr, _matching(re.compile(SIZE_PATTERN), "a number of bytes, as in 4GiB")]
 NonEmpty = Annotated[StrictStr, Field(min_length=1)]
 Limits = Annotated[tuple[float, ...], Field(min_length=2, max_length=2)]
 Shape = Annotated[tuple[Annotated[StrictInt, Field(ge=0)], ...], Field(min_length=1)]

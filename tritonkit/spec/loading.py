@@ -15,7 +15,7 @@ from tritonkit.spec import overlay
 from tritonkit.spec.document import read
 from tritonkit.spec.export import keys_at
 from tritonkit.spec.faults import Faults, Path, shown
-from tritonkit.spec.schema import OWN_KEYS, Model, Spec, Step
+from tritonkit.spec.schema import OWN_KEYS, Model, ServerEntry, Spec, Step
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,24 @@ def load(files: Sequence[FilePath], assignments: Sequence[str], environment: Map
     if spec is None:
         faults.raise_if_any()
         raise AssertionError("a spec that is refused has a fault")
+    _check_servers(spec, models if isinstance(models, dict) else {}, faults)
     return LoadedSpec(spec, files[0].parent, tuple(files), document.variables, faults)
+
+
+def _check_servers(spec: Spec, models: Mapping[str, Any], faults: Faults) -> None:
+    names: set[str] = set()
+    for index, server in enumerate(spec.servers or ()):
+        path: Path = ("servers", index)
+        if server.name in names:
+            faults.add((*path, "name"), f"'{server.name}' is the name of two servers")
+        names.add(server.name)
+        for place, model in enumerate(server.models or ()):
+            if model not in models:
+                faults.add((*path, "models", place), f"no model '{model}'{nearest(model, models)}")
+        for key, values in (("models", server.models or ()), ("gpus", server.gpus or ())):
+            twice = next((value for value in values if values.count(value) > 1), None)
+            if twice is not None:
+                faults.add((*path, key), f"{twice!r} is named twice")
 
 
 def _model(raw: Any, path: Path, faults: Faults) -> Model:
@@ -103,7 +120,10 @@ def _validated(kind: type[Any], raw: dict[str, Any], path: Path, faults: Faults)
 
 
 def _known_below(location: tuple[int | str, ...]) -> list[str]:
-    return list(Step.model_fields) if location[0] == "ensemble" else keys_at(location)
+    for key, kind in (("ensemble", Step), ("servers", ServerEntry)):
+        if location[0] == key:
+            return list(kind.model_fields)
+    return keys_at(location)
 
 
 def _without(raw: dict[str, Any], at_fault: list[tuple[int | str, ...]]) -> dict[str, Any]:

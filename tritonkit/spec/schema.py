@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, StrictBool, StrictInt, StrictStr
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, StrictStr, WithJsonSchema
 
 from tritonkit.spec.document import DEFAULT_REPOSITORY
 from tritonkit.spec.export import Export, Source
 from tritonkit.spec.frozen import Frozen
 from tritonkit.spec.objectives import Milliseconds, PerSecond
 from tritonkit.spec.paths import is_plain
+from tritonkit.spec.sizes import MIB, SIZE_PATTERN, size_in_bytes
 
 NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
 """What names of models are made of."""
@@ -141,6 +142,67 @@ OWN_KEYS = frozenset(Model.model_fields) - {"fields"}
 """The keys of a model that are tritonkit's own; all others are ModelConfig's."""
 
 
+def _server_name(name: str) -> str:
+    if not _SERVER.fullmatch(name):
+        raise ValueError("a server's name has letters, digits, '_' and '-', begins with no '-', and is short")
+    if name in RESERVED or _DAEMON.fullmatch(name):
+        raise ValueError("tritonkit gives this name to a process of its own")
+    return name
+
+
+def _gpu(value: object) -> int | str:
+    if isinstance(value, bool) or not isinstance(value, int | str) or value == "" or value in ("all", "none"):
+        raise ValueError("expected the index of a GPU, as in 0, or its UUID, as in GPU-db45a497")
+    if isinstance(value, int) and value < 0:
+        raise ValueError("a GPU's index is 0 or more")
+    return value
+
+
+def _memory(text: str) -> int:
+    size = size_in_bytes(text)
+    if size < MIB:
+        raise ValueError("expected at least 1MiB, as in 8GiB or 512MiB")
+    return size
+
+
+_SERVER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}")
+_DAEMON = re.compile(r"mps-[0-9]+")
+RESERVED = frozenset({"gateway", "supervisor"})
+"""Names of processes that are no servers."""
+
+ServerName = Annotated[StrictStr, AfterValidator(_server_name)]
+GpuName = Annotated[
+    Any, AfterValidator(_gpu), WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]})
+]
+MemoryLimit = Annotated[int, BeforeValidator(_memory), WithJsonSchema({"type": "string", "pattern": SIZE_PATTERN})]
+
+
+class ServerEntry(Frozen):
+    """One server: which models it serves, on which GPUs, and with how much of each."""
+
+    name: ServerName = Field(description="The server's name, by which it is shown, restarted and changed.")
+    models: tuple[StrictStr, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Its models; the members of an ensemble come along. Default: every model.",
+    )
+    gpus: tuple[GpuName, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Indices or UUIDs of its GPUs, each with a server of its own. "
+        "Default: every GPU that `up` serves on.",
+    )
+    thread_percentage: Annotated[float, Field(gt=0, le=100, strict=True)] | None = Field(
+        default=None, description="The most of a GPU's SMs, in percent, that each of its processes may use (MPS)."
+    )
+    memory_limit: MemoryLimit | None = Field(
+        default=None, description="The most of a GPU's memory that each of its processes may take (MPS), as in 8GiB."
+    )
+    replicas: Annotated[StrictInt, Field(ge=1, le=64)] = Field(
+        default=1, description="How many equal servers there are on each of its GPUs."
+    )
+
+
 class Spec(Frozen):
     """A whole spec."""
 
@@ -149,3 +211,8 @@ class Spec(Frozen):
         default=DEFAULT_REPOSITORY, min_length=1, description="Where the model repository is written."
     )
     models: dict[ModelName, Model] = Field(min_length=1, description="The models, by name.")
+    servers: tuple[ServerEntry, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="The servers. Default: one on each GPU that `up` serves on, with every model.",
+    )

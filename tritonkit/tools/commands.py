@@ -25,6 +25,7 @@ def run(
     cwd: Path | None = None,
     timeout: float | None = None,
     hint: str | None = None,
+    say: str = "",
 ) -> str:
     """Run a program to its end, without a shell, and return what it wrote (both streams, as text).
 
@@ -34,6 +35,7 @@ def run(
         cwd: the working directory; None keeps our own.
         timeout: seconds after which the program is killed; None waits for ever.
         hint: what the reader can do when it fails.
+        say: what the program reads on its standard input.
 
     Raises:
         ToolMissing: there is no such program.
@@ -45,7 +47,7 @@ def run(
             env=None if env is None else dict(env),
             cwd=cwd,
             timeout=timeout,
-            stdin=subprocess.DEVNULL,
+            input=say,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -1,0 +1,171 @@
+"""A running HAProxy gateway, through the socket of its master process: states, drains, sessions, reloads."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+from tritonkit.errors import RequestFailed
+from tritonkit.serve.gateway import CONFIG, STATES, local_socket
+from tritonkit.serve.processes import Folder, GatewayCheck, ProcessSpec
+from tritonkit.tools.commands import run
+
+# The HAProxy backend whose servers carry the checks and the states that all others follow.
+_LEADING = "http-all"
+_POLL = 0.02
+
+
+class HaproxySocket:
+    """The control socket of one gateway. Every call opens a connection of its own, so threads may share it.
+
+    Every method raises ``RequestFailed`` when the gateway does not answer in time, or knows no such server.
+    """
+
+    def __init__(self, control: Path, *, timeout: float = 5.0) -> None:
+        """Nothing is sent yet.
+
+        Args:
+            control: ``GatewayCheck.control``.
+            timeout: seconds that one answer may take.
+        """
+        self._control = control
+        self._timeout = timeout
+
+    def drain(self, server: str) -> None:
+        """Send a server no new requests; it finishes those that it has."""
+        self._set(server, "drain")
+
+    def ready(self, server: str) -> None:
+        """Send a drained server requests again, for as long as its health checks are good."""
+        self._set(server, "ready")
+
+    def sessions(self, server: str) -> int:
+        """How many requests a server works on, those sent by workers that a reload has replaced included."""
+        counts = [
+            int(row["scur"])
+            for worker in (*self.workers(), *self.workers(old=True))
+            for row in self._statistics(f"@!{worker}")
+            if row["svname"] == server and row["# pxname"].startswith(("http-", "grpc-"))
+        ]
+        if not counts:
+            raise RequestFailed(f"the gateway knows no server {server!r}")
+        return sum(counts)
+
+    def states(self) -> dict[str, str]:
+        """The state of every server by its name, in HAProxy's words: ``UP``, ``DOWN``, ``DRAIN``, ``MAINT``."""
+        return {
+            row["svname"]: row["status"].split(" ")[0]
+            for row in self._statistics("@1")
+            if row["# pxname"] == _LEADING and row["svname"] != "BACKEND"
+        }
+
+    def workers(self, *, old: bool = False) -> tuple[int, ...]:
+        """The PID of the worker that takes connections, or of those that only finish what they have."""
+        section, found = "", []
+        for line in self.ask("show proc").splitlines():
+            if line.startswith("# "):
+                section = line[2:].strip()
+            elif section == ("old workers" if old else "workers"):
+                found.append(int(line.split()[0]))
+        return tuple(found)
+
+    def server_states(self) -> str:
+        """The states of all servers, in the form that a new worker reads them."""
+        return self.ask("@1 show servers state")
+
+    def ask(self, command: str) -> str:
+        """The answer to one command of HAProxy's master: ``@1`` before it hands it on to the worker."""
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+                end = time.monotonic() + self._timeout
+                connection.settimeout(self._timeout)
+                connection.connect(str(self._control))
+                connection.sendall(f"{command}\n".encode())
+                connection.shutdown(socket.SHUT_WR)
+                parts = []
+                while part := connection.recv(65536):
+                    parts.append(part)
+                    connection.settimeout(max(0.001, end - time.monotonic()))
+        except OSError as error:
+            reason = "no answer in time" if isinstance(error, TimeoutError) else str(error)
+            raise RequestFailed(f"the gateway cannot be reached at {self._control} ({reason})") from error
+        return b"".join(parts).decode(errors="replace")
+
+    def _set(self, server: str, state: str) -> None:
+        said = self.ask(f"@1 set server {_LEADING}/{server} state {state}").strip()
+        if said:
+            raise RequestFailed(f"the gateway did not set {server} to {state}: {said}")
+
+    def _statistics(self, worker: str) -> list[dict[str, str]]:
+        # -1: of all backends; 4: the servers in them.
+        return list(csv.DictReader(self.ask(f"{worker} show stat -1 4 -1").strip().splitlines()))
+
+
+def answers(check: GatewayCheck, *, timeout: float = 5.0) -> bool:
+    """Whether the gateway answers requests; False when it cannot be reached within ``timeout`` seconds.
+
+    It is asked on its own socket, which has no TLS and no tokens, by the code that answers clients.
+    """
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(timeout)
+            connection.connect(str(local_socket(check.control.parent)))
+            connection.sendall(b"GET /v2/health/live HTTP/1.0\r\n\r\n")
+            return connection.recv(64).split(b" ")[1:2] == [b"200"]
+    except OSError:
+        return False
+
+
+def reload(spec: ProcessSpec, pid: int, *, timeout: float = 30.0) -> None:
+    """Have a running gateway take a new configuration. No connection is refused, and no request is cut.
+
+    The worker that ran so far ends when its last request has; the states of the servers are handed on.
+
+    Args:
+        spec: the gateway as it shall be; of the process that runs only its files may differ.
+        pid: the running HAProxy.
+        timeout: seconds until the new worker answers.
+
+    Raises:
+        CommandFailed: HAProxy refuses the configuration; nothing has changed.
+        RequestFailed: the gateway did not take it in time.
+    """
+    check = spec.check
+    assert isinstance(check, GatewayCheck)  # noqa: S101 - for the type checker
+    (folder,) = spec.folders
+    staged = folder.path.with_name(f"{folder.path.name}.new")
+    staged.mkdir(exist_ok=True)
+    _write(folder, staged)
+    run([spec.argv[0], "-c", "-q", "-f", str(staged / CONFIG)], timeout=timeout)
+    gateway = HaproxySocket(check.control, timeout=timeout)
+    before = gateway.workers()
+    (staged / STATES).write_text(gateway.server_states())
+    for name in folder.files:
+        (staged / name).replace(folder.path / name)
+    staged.rmdir()
+    os.kill(pid, signal.SIGUSR2)
+    end = time.monotonic() + timeout
+    while not _taken(gateway, before) or not answers(check):
+        if time.monotonic() > end:
+            raise RequestFailed(f"the gateway did not take its new configuration within {timeout:g} s")
+        time.sleep(_POLL)
+    # A worker that starts later must not take these states for the present ones.
+    (folder.path / STATES).write_text(folder.files[STATES])
+
+
+def _taken(gateway: HaproxySocket, before: tuple[int, ...]) -> bool:
+    try:
+        now = gateway.workers()
+    except RequestFailed:
+        # The master starts itself anew meanwhile.
+        return False
+    return bool(now) and now != before
+
+
+def _write(folder: Folder, path: Path) -> None:
+    for name, text in folder.files.items():
+        (path / name).write_text(text)

@@ -1,0 +1,196 @@
+"""A client of ``nvidia-cuda-mps-control``, and the proof that a server runs under its daemon and its limits.
+
+The program answers in text and ends with 0 also when it could not do what it was asked, so its words are read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tritonkit.errors import CommandFailed, ToolMissing, TritonkitError
+from tritonkit.serve import procfs, warden, witness
+from tritonkit.serve.processes import ProcessSpec, ServerCheck, Share
+from tritonkit.tools.commands import run
+
+PROGRAM = "nvidia-cuda-mps-control"
+PIPE_VARIABLE = "CUDA_MPS_PIPE_DIRECTORY"
+LOG_VARIABLE = "CUDA_MPS_LOG_DIRECTORY"
+PERCENTAGE_VARIABLE = "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"
+MEMORY_VARIABLE = "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"
+# What the daemon and a driver's first context on a busy GPU take at the most.
+ANSWER_TIMEOUT = 5.0
+WITNESS_TIMEOUT = 60.0
+# MPS rounds a percentage down to a number of SMs that the hardware can give: whole clusters.
+SM_TOLERANCE = 8
+PATIENCE = 5.0
+WITNESS = (sys.executable, "-I", "-S", witness.__file__)
+# Every process that has initialised CUDA has this open, and one that has not cannot use a GPU.
+_CUDA_DEVICE = "/dev/nvidia-uvm"
+_REFUSED = re.compile(r"(?i)^(?:unknown command|cannot find mps|.*not found\b|.*failed\b|invalid\b)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Client:
+    """One process that is a client of an MPS server, as the daemon's ``ps`` shows it.
+
+    Attributes:
+        pid: its process.
+        server: the process of its MPS server.
+        device: the UUID of its GPU, as far as the daemon shows it.
+        command: its program.
+    """
+
+    pid: int
+    server: int
+    device: str
+    command: str
+
+
+def find() -> Path:
+    """The program that is the daemon, and that talks to it.
+
+    Raises:
+        ToolMissing: it is not on PATH.
+    """
+    found = shutil.which(PROGRAM)
+    if found is None:
+        raise ToolMissing(
+            f"{PROGRAM} is not installed: it partitions a GPU",
+            hint="It comes with the NVIDIA driver; in a container, mount it. Or serve with --mps off, without limits.",
+        )
+    return Path(found)
+
+
+class Daemon:
+    """One MPS control daemon, which may or may not be running."""
+
+    def __init__(self, program: Path, pipe_directory: Path) -> None:
+        self._program = program
+        self._pipe_directory = pipe_directory
+
+    def ask(self, command: str, *, timeout: float = ANSWER_TIMEOUT) -> str:
+        """The daemon's answer to one command; empty where it has nothing to say.
+
+        Raises:
+            CommandFailed: no daemon answers, it does not know the command, or it could not do it.
+        """
+        argv = [str(self._program)]
+        env = {**os.environ, PIPE_VARIABLE: str(self._pipe_directory)}
+        answer = run(argv, env=env, say=f"{command}\n", timeout=timeout).strip()
+        if _REFUSED.search(answer):
+            raise CommandFailed([*argv, f"<<< {command}"], 0, answer)
+        return answer
+
+    def answers(self) -> bool:
+        """Whether it runs, and answers in time."""
+        try:
+            float(self.ask("get_default_active_thread_percentage"))
+        except (TritonkitError, ValueError):
+            return False
+        return True
+
+    def servers(self) -> tuple[int, ...]:
+        """The processes of its MPS servers; none before the first client came."""
+        return _numbers(self.ask("get_server_list"))
+
+    def client_pids(self) -> tuple[int, ...]:
+        """The processes that are clients of its servers."""
+        return tuple(pid for server in self.servers() for pid in _numbers(self.ask(f"get_client_list {server}")))
+
+    def clients(self) -> tuple[Client, ...]:
+        """The same, with what ``ps`` says of them."""
+        told: dict[int, Client] = {}
+        for line in self.ask("ps").splitlines():
+            fields = line.split()
+            if len(fields) >= 6 and fields[0].isdigit() and fields[2].isdigit():
+                told[int(fields[0])] = Client(int(fields[0]), int(fields[2]), fields[3], " ".join(fields[5:]))
+        found = []
+        for server in self.servers():
+            for pid in _numbers(self.ask(f"get_client_list {server}")):
+                found.append(told.get(pid) or Client(pid, server, "", procfs.command(pid) or ""))
+        return tuple(found)
+
+    def terminate(self, server: int, pid: int) -> None:
+        """Take the GPU away from one client, before it is killed: a kernel of it that runs ends first."""
+        self.ask(f"terminate_client {server} {pid}")
+
+
+def answers(program: Path, pipe_directory: Path) -> bool:
+    """Whether the daemon of a pipe directory runs and answers."""
+    return Daemon(program, pipe_directory).answers()
+
+
+def attachment(spec: ProcessSpec, pid: int, *, patience: float = PATIENCE) -> str | None:
+    """Why a ready server does not run as its share says; None when it does, or has no share under MPS.
+
+    Its own process must be in the daemon's client lists, and so must every process that it started and that has
+    initialised CUDA: one that has not, as the stub of a model on the CPU, has nothing on the GPU. Then a process with
+    its very environment must see the SMs and the memory of its limits.
+
+    Args:
+        spec: the server.
+        pid: of its process.
+        patience: seconds in which its processes may appear in the lists.
+    """
+    share = spec.check.share if isinstance(spec.check, ServerCheck) else None
+    if share is None or share.pipe_directory is None:
+        return None
+    program = shutil.which(PROGRAM, path=spec.env.get("PATH"))
+    if program is None:
+        return f"cannot be verified: {PROGRAM} is not on its PATH"
+    daemon = Daemon(Path(program), share.pipe_directory)
+    end = time.monotonic() + patience
+    while True:
+        try:
+            stray = _stray(spec, pid, daemon)
+        except TritonkitError as error:
+            return f"cannot be verified: {error.args[0]}"
+        if not stray:
+            break
+        if time.monotonic() >= end:
+            return f"runs without MPS and without limits: the daemon in {share.pipe_directory} has no client {stray}"
+        time.sleep(0.1)
+    return _limits(spec, share)
+
+
+def _stray(spec: ProcessSpec, pid: int, daemon: Daemon) -> str:
+    clients = set(daemon.client_pids())
+    wanted = {pid, *(member for member in warden.members(spec.mark) if _uses_cuda(member))}
+    return ", ".join(f"{process} ({procfs.command(process) or 'ended'})" for process in sorted(wanted - clients))
+
+
+def _uses_cuda(pid: int) -> bool:
+    return bool(procfs.open_files(pid, _CUDA_DEVICE))
+
+
+def _limits(spec: ProcessSpec, share: Share) -> str | None:
+    try:
+        seen = json.loads(run(WITNESS, env=spec.env, timeout=WITNESS_TIMEOUT).strip().splitlines()[-1])
+    except (TritonkitError, ValueError, IndexError) as error:
+        return f"cannot be verified: {error}"
+    if "error" in seen:
+        return f"cannot use its GPU: a process with its environment was refused: {seen['error']}"
+    whole, percentage = share.multiprocessors, share.thread_percentage or 100.0
+    wanted = whole * percentage / 100
+    if abs(seen["multiprocessors"] - wanted) > SM_TOLERANCE:
+        return (
+            f"is not limited as it should be: a process with its environment sees {seen['multiprocessors']} SMs, "
+            f"where {percentage:g}% of {whole} is {wanted:.0f}"
+        )
+    if share.memory_limit is not None and seen["memory_free"] > share.memory_limit:
+        return (
+            f"is not limited as it should be: a process with its environment may take {seen['memory_free']:,} bytes "
+            f"of the GPU's memory, where its limit is {share.memory_limit:,}"
+        )
+    return None
+
+
+def _numbers(answer: str) -> tuple[int, ...]:
+    return tuple(int(line) for line in answer.split() if line.isdigit())
