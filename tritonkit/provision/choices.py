@@ -26,11 +26,13 @@ class Workload:
         model: its name.
         slo_ms: 99 of 100 requests are to take no longer.
         rate: requests a second, of one item each.
+        largest_batch: what the model takes at most; None sets no limit.
     """
 
     model: str
     slo_ms: float
     rate: float
+    largest_batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,8 @@ def choices(behaviour: Behaviour, workload: Workload, replicas: int, share: floa
     """
     low, high = behaviour.curve.extent.percentages
     least, most = behaviour.curve.extent.batches
+    if workload.largest_batch is not None:
+        most = min(most, workload.largest_batch)
     limits = {
         batch: longest_service_ms(behaviour, workload, batch, replicas, share) for batch in range(least, most + 1)
     }
@@ -132,6 +136,11 @@ def choices(behaviour: Behaviour, workload: Workload, replicas: int, share: floa
                 slope = behaviour.alpha * active
                 at.append(Choice(behaviour, workload, replicas, percentage, batch, limit - active, slope))
         found += _best(at)
+    if replicas > 1 and found:
+        # A model has one configuration, so all of its replicas have one batch: that of the smallest percentage.
+        batch = max((choice.slack_ms, choice.batch_size) for choice in found if choice.thread_percentage ==
+                    found[0].thread_percentage)[1]  # fmt: skip
+        found = [choice for choice in found if choice.batch_size == batch]
     return tuple(found)
 
 

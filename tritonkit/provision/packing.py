@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tritonkit.errors import Infeasible, SpecError
+from tritonkit.errors import Infeasible
 from tritonkit.provision import solver
 from tritonkit.provision.choices import Terms, Workload, fewest_replicas, lower_bound
 from tritonkit.provision.placement import Item, Seat, faults, item, seats, settle
@@ -56,15 +56,19 @@ def pack(
 ) -> Packing:
     """The plan with the fewest GPUs that was found, each percentage as small as its objectives let it be.
 
+    Args:
+        workloads: what to serve, each model once.
+        behaviours: what is known of every one of these models.
+        terms: what the plan keeps to.
+        effort: how long the solver may look, in units of its deterministic clock.
+
     Raises:
-        SpecError: a model has no profile.
         Infeasible: a model cannot meet its objective at all, or the GPUs are too few; with what would fit.
         ToolMissing: OR-tools are not installed, and the greedy plan is not the best one at once.
     """
     from tritonkit.provision import shortfall
 
     workloads = sorted(workloads, key=lambda each: each.model)
-    check_profiled(workloads, behaviours)
     needed = {}
     for each in workloads:
         count = fewest_replicas(behaviours[each.model], each, terms)
@@ -89,22 +93,6 @@ def pack(
     if wrong:
         raise Infeasible("the plan does not hold by the predictor; please report this: " + "; ".join(wrong))
     return packing
-
-
-def check_profiled(workloads: Sequence[Workload], behaviours: Mapping[str, Behaviour]) -> None:
-    """Refuse models that nothing is known of.
-
-    Raises:
-        SpecError: every one is named.
-    """
-    from tritonkit.errors import Fault, nearest
-
-    missing = [each.model for each in workloads if each.model not in behaviours]
-    if missing:
-        raise SpecError(
-            [Fault("the profile", 0, name, f"has no point of this model{nearest(name, behaviours)}") for name in missing],
-            hint=f"Measure them with: tritonkit profile spec.yaml {' '.join(f'--model {name}' for name in missing)}",
-        )
 
 
 def greedy(menus: Mapping[str, Mapping[int, Item]], terms: Terms) -> list[list[Item]]:
