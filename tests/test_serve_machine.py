@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from tritonkit.serve.events import (
     Event,
     Exited,
     Kill,
+    RestartAsked,
     Spawn,
     Spawned,
     SpawnFailed,
@@ -21,18 +23,38 @@ from tritonkit.serve.events import (
     Tick,
     Unusable,
 )
-from tritonkit.serve.machine import LIVE, Phase, State, begin, next_deadline, step
-from tritonkit.serve.processes import Policy
+from tritonkit.serve.machine import step
+from tritonkit.serve.phases import Phase, State, begin, next_deadline
+from tritonkit.serve.processes import Check, DaemonCheck, GatewayCheck, Policy, ProcessSpec, ServerCheck
 
 POLICY = Policy(
     start_timeout=10, stop_timeout=5, kill_timeout=7, max_restarts=2, backoff=1, backoff_limit=3, stable_after=60
 )
+
+
+def process(name: str, check: Check, *, needs: tuple[str, ...] = (), after: tuple[str, ...] = ()) -> ProcessSpec:
+    folder = Path("/nowhere")
+    return ProcessSpec(name, (name,), {}, folder, folder / "log", "mark", check, needs=needs, after=after)
+
+
+def server(name: str, *models: str, needs: tuple[str, ...] = ()) -> ProcessSpec:
+    return process(name, ServerCheck("127.0.0.1:1", name, models or ("m",)), needs=needs)
+
+
+def daemon(name: str) -> ProcessSpec:
+    return process(name, DaemonCheck(Path("/bin/mps"), Path("/pipe")))
+
+
+def gateway(*after: str) -> ProcessSpec:
+    return process("gateway", GatewayCheck("127.0.0.1:2", Path("/haproxy.sock")), after=after)
+
+
 Script = list[tuple[float, Event, list[Action], Phase]]
 
 
 def run(script: Script, policy: Policy = POLICY) -> State:
     """Step one process "a" through a script of (time, event, actions that follow, phase that follows)."""
-    state = begin(("a",), policy, 0)
+    state = begin((server("a"),), policy, 0)
     for now, event, actions, phase in script:
         state, done = step(state, event, now)
         assert (list(done), state.process("a").phase) == (actions, phase), (now, event)
@@ -63,7 +85,7 @@ SCRIPTS: dict[str, Script] = {
         (3, StopAsked(at_once=True), [Kill("a")], Phase.KILLING),
         (9, Tick(), [], Phase.KILLING),
         (10, Tick(), [], Phase.FAILED),
-        (11, Exited("a", 7, -9), [], Phase.FAILED),
+        (11, Exited("a", 7, -9), [Clean("a")], Phase.FAILED),
     ],
     "a sick process that even SIGKILL does not end is not started again": [
         *READY,
@@ -121,6 +143,34 @@ SCRIPTS: dict[str, Script] = {
         *READY,
         (4, Exited("a", 7, 1), [Clean("a")], Phase.BACKOFF),
         (4.5, StopAsked(), [], Phase.STOPPED),
+    ],
+    "asked to start again": [
+        *READY,
+        (4, RestartAsked("a"), [Terminate("a")], Phase.STOPPING),
+        (4.5, RestartAsked("a"), [], Phase.STOPPING),
+        (5, Exited("a", 7, 0), [Clean("a"), Spawn("a")], Phase.STARTING),
+        (5, Spawned("a", 8), [], Phase.STARTING),
+        (5, Exited("a", 8, 1), [Clean("a")], Phase.BACKOFF),
+        (5.5, RestartAsked("a"), [Spawn("a")], Phase.STARTING),
+    ],
+    "asked to start again, and not ending": [
+        *READY,
+        (4, RestartAsked("a"), [Terminate("a")], Phase.STOPPING),
+        (9, Tick(), [Kill("a")], Phase.KILLING),
+        (9, Exited("a", 7, -9), [Clean("a"), Spawn("a")], Phase.STARTING),
+    ],
+    "asked to start again while starting": [
+        START[0],
+        (0, RestartAsked("a"), [], Phase.STARTING),
+        (0, Spawned("a", 7), [Kill("a")], Phase.KILLING),
+        (0, Exited("a", 7, -9), [Clean("a"), Spawn("a")], Phase.STARTING),
+    ],
+    "asked to start again and to stop": [
+        *READY,
+        (4, RestartAsked("a"), [Terminate("a")], Phase.STOPPING),
+        (5, StopAsked(), [], Phase.STOPPING),
+        (6, RestartAsked("a"), [], Phase.STOPPING),
+        (7, Exited("a", 7, 0), [Clean("a")], Phase.STOPPED),
     ],
     "news of a process that is gone": [
         *READY,
@@ -181,36 +231,181 @@ def test_a_stable_time_earns_fresh_restarts() -> None:
     assert state.process("a").restarts == 5
 
 
-def test_starts_in_order_and_stops_in_reverse() -> None:
-    state, actions = step(begin(("a", "b"), POLICY, 0), Tick(), 0)
-    assert actions == (Spawn("a"),)
-    state, actions = step(state, Spawned("a", 1), 0)
-    assert actions == ()
-    state, actions = step(state, BecameReady("a", 1), 1)
-    assert actions == (Spawn("b"),)
-    state, _ = step(state, Spawned("b", 2), 1)
-    assert not state.ready
-    state, _ = step(state, BecameReady("b", 2), 2)
-    assert state.ready
-    state, actions = step(state, StopAsked(), 3)
-    assert actions == (Terminate("b"),)
-    state, actions = step(state, Exited("b", 2, 0), 4)
-    assert actions == (Clean("b"), Terminate("a"))
+def stepped(state: State, now: float, *script: tuple[Event, list[Action]]) -> State:
+    """Step a deployment through events at one time, each with the actions that follow from it."""
+    for event, actions in script:
+        state, done = step(state, event, now)
+        assert list(done) == actions, event
+    return state
+
+
+FULL = (
+    daemon("mps"),
+    server("a", needs=("mps",)),
+    server("b", needs=("mps",)),
+    server("c"),
+    gateway("a", "b", "c"),
+)
+
+
+def full(policy: Policy = POLICY) -> State:
+    """A daemon with two servers, a server without one, and the gateway, all ready; pids 1 to 5."""
+    state = stepped(
+        begin(FULL, policy, 0),
+        0,
+        (Tick(), [Spawn("mps"), Spawn("c")]),
+        (Spawned("mps", 1), []),
+        (Spawned("c", 4), []),
+        (BecameReady("c", 4), []),
+        (BecameReady("mps", 1), [Spawn("a"), Spawn("b")]),
+        (Spawned("a", 2), []),
+        (Spawned("b", 3), []),
+        (BecameReady("b", 3), []),
+        (BecameReady("a", 2), [Spawn("gateway")]),
+        (Spawned("gateway", 5), []),
+    )
+    assert (state.word, state.came_up) == ("starting", False)
+    state = stepped(state, 0, (BecameReady("gateway", 5), []))
+    assert (state.word, state.came_up) == ("ready", True)
+    return state
+
+
+def test_starts_what_can_start_and_stops_in_reverse() -> None:
+    state = stepped(
+        full(),
+        1,
+        (StopAsked(), [Terminate("gateway")]),
+        (Exited("gateway", 5, 0), [Clean("gateway"), Terminate("a"), Terminate("b"), Terminate("c")]),
+        (Exited("c", 4, 0), [Clean("c")]),
+        (Exited("a", 2, 0), [Clean("a")]),
+        (Exited("b", 3, 0), [Clean("b"), Terminate("mps")]),
+    )
     assert not state.over
-    state, _ = step(state, Exited("a", 1, 0), 5)
-    assert state.over
+    assert stepped(state, 2, (Exited("mps", 1, 0), [Clean("mps")])).over
 
 
-def test_one_that_fails_takes_the_others_down() -> None:
-    state, _ = step(begin(("a", "b"), POLICY, 0), Tick(), 0)
-    for event in (Spawned("a", 1), BecameReady("a", 1), Spawned("b", 2)):
-        state, _ = step(state, event, 0)
-    state, actions = step(state, Exited("b", 2, 1), 1)
-    assert actions == (Clean("b"), Terminate("a"))
-    state, _ = step(state, Exited("a", 1, 0), 2)
-    assert state.over
-    assert state.failed == "b"
+def test_a_dead_daemon_takes_its_servers_along_and_comes_back_before_them() -> None:
+    state = stepped(
+        full(),
+        1,
+        (Exited("mps", 1, -9), [Clean("mps"), Kill("a"), Kill("b")]),
+        (Exited("a", 2, -9), [Clean("a")]),
+    )
+    assert state.word == "degraded"
+    assert state.process("a").reason == "lost mps, which was ended by signal 9"
+    assert state.process("c").phase is Phase.READY
+    # Its wait is over, but one of its servers still runs.
+    state = stepped(state, 3, (Tick(), []), (Exited("b", 3, -9), [Clean("b"), Spawn("mps")]))
+    state = stepped(state, 4, (Spawned("mps", 6), []), (BecameReady("mps", 6), [Spawn("a"), Spawn("b")]))
+    assert [state.process(name).failures for name in ("mps", "a", "b")] == [1, 0, 0]
+    assert [state.process(name).restarts for name in ("mps", "a", "b", "c")] == [1, 1, 1, 0]
+
+
+def test_a_daemon_that_hangs_takes_its_servers_along() -> None:
+    state = stepped(full(), 1, (Unusable("mps", 1, "is stopped"), [Kill("mps"), Kill("a"), Kill("b")]))
+    state = stepped(state, 1, (Exited("mps", 1, -9), [Clean("mps")]), (Exited("a", 2, -9), [Clean("a")]))
+    stepped(state, 5, (Exited("b", 3, -9), [Clean("b"), Spawn("mps")]))
+
+
+def test_a_daemon_that_is_asked_to_start_again() -> None:
+    state = stepped(full(), 1, (RestartAsked("mps"), [Terminate("mps"), Kill("a"), Kill("b")]))
+    assert state.process("a").reason == "ended with mps"
+    state = stepped(
+        state,
+        1,
+        (Exited("a", 2, -9), [Clean("a")]),
+        (Exited("b", 3, -9), [Clean("b")]),
+        (Exited("mps", 1, 0), [Clean("mps"), Spawn("mps")]),
+    )
+    assert state.process("mps").failures == 0
+
+
+def test_a_server_that_is_given_up_leaves_its_replica_alone() -> None:
+    state = full(replace(POLICY, max_restarts=0))
+    state = stepped(state, 1, (Exited("a", 2, 1), [Clean("a")]))
+    assert (state.word, state.process("a").phase) == ("degraded", Phase.FAILED)
+    state = stepped(state, 100, (Tick(), []))
+    # Somebody mended it.
+    state = stepped(state, 101, (RestartAsked("a"), [Spawn("a")]), (Spawned("a", 7), []), (BecameReady("a", 7), []))
+    assert state.word == "ready"
+
+
+def test_the_last_server_of_a_model_that_is_given_up_fails_the_deployment() -> None:
+    specs = (server("a", "m"), server("b", "m", "n"), server("c", "m"))
+    state = begin(specs, replace(POLICY, max_restarts=0), 0)
+    state, _ = step(state, Tick(), 0)
+    for pid, name in enumerate("abc"):
+        state, _ = step(state, Spawned(name, pid), 0)
+        state, _ = step(state, BecameReady(name, pid), 0)
+    state = stepped(state, 1, (Exited("a", 0, 1), [Clean("a")]))
+    assert not state.stopping
+    state = stepped(state, 1, (Exited("b", 1, 1), [Clean("b"), Terminate("c")]), (Exited("c", 2, 0), [Clean("c")]))
+    assert (state.over, state.failed) == (True, "b")
+
+
+def test_a_daemon_that_is_given_up_gives_up_its_servers() -> None:
+    state = full(replace(POLICY, max_restarts=0))
+    lost = stepped(
+        state,
+        1,
+        (Exited("mps", 1, 1), [Clean("mps"), Kill("a"), Kill("b")]),
+        (Exited("a", 2, -9), [Clean("a")]),
+        (Exited("b", 3, -9), [Clean("b")]),
+    )
+    assert [lost.process(name).phase for name in ("mps", "a", "b", "c")] == [Phase.FAILED] * 3 + [Phase.READY]
+    assert lost.process("a").reason == "needs mps, which was given up"
+    # One word brings all of them back, whichever of them it names.
+    again = stepped(lost, 2, (RestartAsked("mps"), [Spawn("mps")]))
+    assert again.process("a").phase is Phase.WAITING
+    again = stepped(lost, 2, (RestartAsked("a"), [Spawn("mps")]))
+    assert again.process("b").phase is Phase.FAILED
+
+    alone = begin((daemon("mps"), server("a", needs=("mps",))), replace(POLICY, max_restarts=0), 0)
+    for event in (Tick(), Spawned("mps", 1), BecameReady("mps", 1), Spawned("a", 2), BecameReady("a", 2)):
+        alone, _ = step(alone, event, 0)
+    alone = stepped(alone, 1, (Exited("mps", 1, 1), [Clean("mps"), Kill("a")]), (Exited("a", 2, -9), [Clean("a")]))
+    assert (alone.over, alone.failed) == (True, "mps")
+
+
+def test_a_gateway_that_is_given_up_fails_the_deployment() -> None:
+    state = full(replace(POLICY, max_restarts=0))
+    stop: list[Action] = [Clean("gateway"), Terminate("a"), Terminate("b"), Terminate("c")]
+    assert stepped(state, 1, (Exited("gateway", 5, 1), stop)).failed == "gateway"
+
+
+def test_one_that_cannot_be_killed_is_not_started_a_second_time() -> None:
+    state = stepped(full(), 1, (Unusable("a", 2, "is stopped"), [Kill("a")]))
+    state = stepped(state, 8, (Tick(), []))
+    assert (state.word, state.process("a").phase, state.process("a").pid) == ("degraded", Phase.FAILED, 2)
+    state = stepped(state, 9, (RestartAsked("a"), []))
+    stepped(state, 10, (Exited("a", 2, -9), [Clean("a")]), (RestartAsked("a"), [Spawn("a")]))
+
+
+def test_one_that_fails_to_start_takes_the_others_down() -> None:
+    state = stepped(
+        begin((server("a"), server("b")), POLICY, 0),
+        0,
+        (Tick(), [Spawn("a"), Spawn("b")]),
+        (Spawned("a", 1), []),
+        (BecameReady("a", 1), []),
+        (Spawned("b", 2), []),
+        (Exited("b", 2, 1), [Clean("b"), Terminate("a")]),
+        (Exited("a", 1, 0), [Clean("a")]),
+    )
+    assert (state.over, state.failed) == (True, "b")
     assert state.process("b").reason == "ended with exit code 1 before it was ready"
+
+
+def test_one_that_dies_before_the_others_are_ready_is_started_again() -> None:
+    state = stepped(
+        begin((server("a"), server("b")), POLICY, 0),
+        0,
+        (Tick(), [Spawn("a"), Spawn("b")]),
+        (Spawned("a", 1), []),
+        (BecameReady("a", 1), []),
+        (Exited("a", 1, 1), [Clean("a")]),
+    )
+    stepped(state, 1, (Tick(), [Spawn("a")]))
 
 
 class World:
@@ -235,33 +430,61 @@ class World:
         return None
 
 
+@st.composite
+def plans(draw: st.DrawFn) -> tuple[ProcessSpec, ...]:
+    """Daemons, servers that need one of them or none and share models or do not, and perhaps a gateway."""
+    daemons = [daemon(f"mps-{index}") for index in range(draw(st.integers(0, 2)))]
+    servers = [
+        server(
+            f"server-{index}",
+            *draw(st.sampled_from([("m",), ("m", "n"), ("n",)])),
+            needs=draw(st.sampled_from([(), *((spec.name,) for spec in daemons)])),
+        )
+        for index in range(draw(st.integers(1, 4)))
+    ]
+    if draw(st.booleans()):
+        return (*daemons, *servers, gateway(*(spec.name for spec in servers)))
+    return (*daemons, *servers)
+
+
 @given(st.data())
-def test_whatever_happens_a_deployment_that_is_over_has_no_process(data: st.DataObject) -> None:
-    names = ("a", "b", "c")
+def test_whatever_happens(data: st.DataObject) -> None:
+    """No process runs without what it needs, none is started twice, and a stop ends them all."""
+    specs = data.draw(plans())
+    names = [spec.name for spec in specs]
     # In this world every process ends some time after it was killed.
-    world, state, now = World(), begin(names, replace(POLICY, kill_timeout=1e9), 0), 0.0
-    pending: list[Event] = [Tick()]
+    policy = replace(POLICY, kill_timeout=1e9, max_restarts=data.draw(st.sampled_from([0, 1, 5])))
+    world, state, now = World(), begin(specs, policy, 0), 0.0
+    state = drain(world, state, [Tick()], now)
     for _ in range(data.draw(st.integers(5, 60))):
-        state = drain(world, state, pending, now)
+        if data.draw(st.booleans()):
+            # Most of the time all goes well.
+            ready: list[Event] = [
+                BecameReady(name, pid) for name, pid in world.alive.items() if name not in world.asked
+            ]
+            gone: list[Event] = [Exited(name, world.alive[name], -9) for name in sorted(world.asked)]
+            state = drain(world, state, [*ready, *gone], now)
         now += data.draw(st.sampled_from([0.0, 0.5, 2.0, 11.0, 70.0]))
         name = data.draw(st.sampled_from(names))
         pid = data.draw(st.sampled_from([world.alive.get(name, 0), 1]))
         events: list[Event] = [
-            Tick(), BecameReady(name, pid), Unusable(name, pid, "x"), Exited(name, pid, 1), StopAsked(),
+            Tick(), BecameReady(name, pid), Unusable(name, pid, "x"), Exited(name, pid, 1), RestartAsked(name),
+            *([StopAsked()] if data.draw(st.integers(0, 9)) == 0 else []),
         ]  # fmt: skip
-        pending.append(data.draw(st.sampled_from(events)))
-    pending.append(StopAsked())
-    state = drain(world, state, pending, now)
+        state = drain(world, state, [data.draw(st.sampled_from(events))], now)
+        if not state.stopping:
+            covered = {served for one in state.processes if one.phase is not Phase.FAILED for served in one.serves}
+            assert covered == {served for one in state.processes for served in one.serves}
+    state = drain(world, state, [StopAsked()], now)
     # From here on every process ends when it is told to, and time goes by.
     for _ in range(20):
-        for name in sorted(world.asked & set(world.alive)):
-            pending.append(Exited(name, world.alive[name], -9))
+        gone = [Exited(name, world.alive[name], -9) for name in sorted(world.asked & set(world.alive))]
         now += 100
-        state = drain(world, state, [*pending, Tick()], now)
-        pending.clear()
+        state = drain(world, state, [*gone, Tick()], now)
     assert state.over
     assert not world.alive
-    assert all(process.phase not in LIVE and process.pid is None for process in state.processes)
+    assert all(not one.live and one.pid is None for one in state.processes)
+    assert next_deadline(state) is None
 
 
 def drain(world: World, state: State, pending: list[Event], now: float) -> State:
@@ -273,8 +496,22 @@ def drain(world: World, state: State, pending: list[Event], now: float) -> State
             del world.alive[event.name]
             world.asked.discard(event.name)
         state, actions = step(state, event, now)
+        for action in actions:
+            if isinstance(action, Spawn):
+                one = state.process(action.name)
+                assert all(state.process(need).phase is Phase.READY for need in one.needs)
+                assert one.was_ready or all(state.process(name).was_ready for name in one.after)
+            if isinstance(action, Terminate) and state.stopping:
+                held = [one.name for one in state.processes if action.name in {*one.needs, *one.after} and one.live]
+                assert not held, "what others still need, or come after, is not ended"
         pending[:0] = [said for action in actions if (said := world.act(action)) is not None]
-        assert {process.name: process.pid for process in state.processes if process.pid is not None}.items() <= (
-            world.alive.items()
+        assert {one.name: one.pid for one in state.processes if one.pid is not None}.items() <= world.alive.items()
+        for one in state.processes:
+            if one.phase in {Phase.STARTING, Phase.READY} and one.pid is not None:
+                assert all(state.process(need).phase is Phase.READY for need in one.needs)
+        due = next_deadline(state)
+        # A past deadline would be waited for with no pause. Only what is just being started may have one.
+        assert (
+            due is None or due > now or any(one.phase is Phase.STARTING and one.pid is None for one in state.processes)
         )
     return state

@@ -34,8 +34,22 @@ def deployment(project: Path, pid: int, ticks: int) -> Deployment:
         grpc="127.0.0.1:2",
         metrics="127.0.0.1:3",
         stop_timeout=2.5,
+        state="ready",
         ready=True,
-        servers=(ServerState("server", "ready", 7, 0, 1.5, "", "127.0.0.1:1", project / ".tritonkit/logs/server.log"),),
+        control=project / "control.sock",
+        servers=(
+            ServerState(
+                name="server",
+                phase="ready",
+                pid=7,
+                restarts=0,
+                since=1.5,
+                reason="",
+                log=project / ".tritonkit/logs/server.log",
+                addresses={"http": "127.0.0.1:1"},
+                models=("m",),
+            ),
+        ),
     )
 
 

@@ -49,8 +49,35 @@ def test_another_python3_on_path_and_a_model_py_in_the_folder(tmp_path: Path, mo
 def test_a_space_in_a_path_is_refused_at_once(tmp_path: Path) -> None:
     echo_repository(tmp_path / "my models")
     answer = tritonkit(tmp_path, "up", "my models", *ANY_PORTS)
-    assert answer.returncode == 1
+    assert answer.returncode == 2
     assert "the model repository has a space" in answer.stderr
+    assert not (tmp_path / ".tritonkit").exists()
+
+
+def test_a_letter_that_the_stub_cannot_read_is_refused_at_once(tmp_path: Path) -> None:
+    project = tmp_path / "größe"
+    echo_repository(project / "models")
+    answer = tritonkit(project, "up", "models", *ANY_PORTS)
+    assert answer.returncode == 2
+    assert "a letter that is not ASCII in its path" in answer.stderr
+    assert not (project / ".tritonkit").exists()
+
+
+def test_a_project_with_such_a_letter_is_fine_where_the_repository_has_none(tmp_path: Path) -> None:
+    project = tmp_path / "größe"
+    project.mkdir()
+    echo_repository(tmp_path / "models")
+    with foreground(project, "../models", "--stop-timeout", "0"):
+        assert serve.running(project).repository == tmp_path / "models"
+
+
+def test_a_folder_of_other_things_is_no_repository(tmp_path: Path) -> None:
+    for number in range(9):
+        (tmp_path / f"folder-{number}").mkdir()
+    echo_repository(tmp_path)
+    answer = tritonkit(tmp_path, "up", ".", *ANY_PORTS)
+    assert answer.returncode == 2
+    assert "no model is in folder-0, folder-1, folder-2, folder-3, folder-4 and 4 more (a model's" in answer.stderr
     assert not (tmp_path / ".tritonkit").exists()
 
 

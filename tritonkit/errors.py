@@ -4,6 +4,7 @@
 
     TritonkitError            exit 1
     ├── SpecError             exit 2   file:line, dotted path, what was expected
+    ├── UsageError            exit 2   what was asked for on the command line, and what can be asked for
     ├── RepositoryConflict    exit 1   files in the way that tritonkit did not write
     ├── ArtifactsMissing      exit 1   what is still to be exported, where nothing may be made
     ├── RequestFailed         exit 1   a server that cannot be reached, or that refuses a request
@@ -83,6 +84,12 @@ class SpecError(TritonkitError):
     def __init__(self, faults: Sequence[Fault], *, hint: str | None = None) -> None:
         self.faults = tuple(sorted(faults))
         super().__init__("\n".join(str(fault) for fault in self.faults), hint=hint)
+
+
+class UsageError(TritonkitError):
+    """What was asked for cannot be: an option, an argument or a name that is wrong by itself."""
+
+    exit_code = 2
 
 
 class RepositoryConflict(TritonkitError):

@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 from tritonkit import __version__
-from tritonkit.cli import bench, build, check, doctor, export, import_repository, infer, init, schema, serve
+from tritonkit.cli import (
+    bench,
+    build,
+    check,
+    doctor,
+    export,
+    import_repository,
+    infer,
+    init,
+    mps,
+    running,
+    schema,
+    serve,
+)
 from tritonkit.cli.console import ErrorGroup
 
 app = typer.Typer(
@@ -48,8 +61,5 @@ doctor.register(app)
 infer.register(app)
 bench.register(app)
 serve.register(app)
-
-
-def main() -> None:
-    """Entry point of the ``tritonkit`` program."""
-    app()
+running.register(app)
+mps.register(app)

@@ -40,6 +40,9 @@ class ErrorGroup(TyperGroup):
         """Run the chosen command; turn what it raises into a message and an exit code."""
         signal.signal(signal.SIGTERM, _terminate)
         try:
+            if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+                # As ``main`` left it; where it is ignored it stays so.
+                signal.signal(signal.SIGINT, signal.default_int_handler)
             return super().invoke(ctx)
         except TritonkitError as error:
             if ctx.params.get("debug"):

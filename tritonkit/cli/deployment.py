@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
     from tritonkit.serve import Deployment, Plan
 
 FOLLOW_PERIOD = 0.2
+# What is said of a process that comes into a phase, once the deployment was ready.
+_CHANGES = {
+    "backoff": "{reason}; it is started again",
+    "waiting": "{reason}; it is started again after that",
+    "failed": "{reason}; it is given up, and the others go on without it (start it with: tritonkit restart)",
+    "ready": "is ready again",
+}
 
 
 class Screen:
@@ -56,32 +64,43 @@ class Screen:
             if deployment.ready:
                 self._was_ready = True
                 self._spinner.close()
-                typer.echo(headline(deployment))
+                _say(headline(deployment))
                 # Off the supervisor's thread: this one asks the server, which may be slow to answer.
                 self._follower = Thread(target=self._follow, args=(deployment,), daemon=True)
                 self._follower.start()
             return
+        if deployment.state == "stopping" != before.state:
+            names = ", ".join(server.name for server in deployment.servers)
+            _say(f"stopping {names} (a second Ctrl-C ends it at once)", err=True)
         for old, new in zip(before.servers, deployment.servers, strict=True):
-            if new.phase == "backoff" and old.phase != new.phase:
-                typer.echo(f"{new.name} {new.reason}; it is started again", err=True)
-            elif new.phase == "ready" and old.phase != new.phase:
-                typer.echo(f"{new.name} is ready again", err=True)
-            elif new.phase == "stopping" and old.phase != new.phase:
-                typer.echo(f"stopping {new.name} (a second Ctrl-C ends it at once)", err=True)
+            if old.phase != new.phase and deployment.state != "stopping":
+                words = _CHANGES.get(new.phase)
+                if words is not None and (new.phase, old.phase) != ("waiting", "backoff"):
+                    _say(f"{new.name} " + words.format(reason=new.reason), err=True)
 
     def _follow(self, deployment: Deployment) -> None:
         from tritonkit.serve.diagnosis import loud_lines
         from tritonkit.serve.logs import Follower
 
         followers = [Follower(log, last=0) for log in self._logs]
-        typer.echo(guide(deployment, stop="Ctrl-C"))
+        _say(guide(deployment, stop="Ctrl-C"))
         ended = False
         while not ended:
             ended = self._ended.wait(FOLLOW_PERIOD)
             for follower in followers:
                 lines = follower.read()
                 for line in loud_lines([*lines, *follower.rest()] if ended else lines):
-                    typer.echo(line, err=True)
+                    _say(line, err=True)
+
+
+def _say(text: str, *, err: bool = False) -> None:
+    """Print, from any thread; what serves goes on when nobody reads it any more (`| head`)."""
+    try:
+        typer.echo(text, err=err)
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, (sys.stderr if err else sys.stdout).fileno())
+        os.close(nowhere)
 
 
 def spinner(text: str) -> AbstractContextManager[object]:
@@ -121,6 +140,8 @@ def models(deployment: Deployment) -> list[ModelState]:
 
     found: list[ModelState] = []
     for server in deployment.servers:
+        if server.kind != "server":
+            continue
         try:
             found += Endpoint(server.http).index()
         except RequestFailed:

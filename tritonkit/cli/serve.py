@@ -1,34 +1,27 @@
-"""``up``, ``status``, ``logs`` and ``down``: a project's deployment, from the command line."""
+"""``up``: a project's deployment, from the command line."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tritonkit.cli.console import print_json, print_table
+from tritonkit.cli.console import messages
+from tritonkit.cli.planned import print_plan
 from tritonkit.cli.served import Assignments, Targets, served
 from tritonkit.client.ports import DEFAULT_PORTS
 
 if TYPE_CHECKING:
     from tritonkit.serve import Plan
-
-FOLLOW_PERIOD = 0.2
-# What a plan shows of a process's environment: what tritonkit sets, and not all that the user has.
-SHOWN_VARIABLES = ("LD_LIBRARY_PATH", "PATH", "TRITONKIT_DEPLOYMENT")
+    from tritonkit.serve.processes import Change
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands to the program."""
+    """Add the command to the program."""
     example = "Example: tritonkit up spec.yaml --detach && tritonkit status && tritonkit down"
     app.command(epilog=example)(up)
-    app.command(epilog="Example: tritonkit status --json")(status)
-    app.command(epilog="Example: tritonkit logs --follow --tail 20")(logs)
-    app.command(epilog="Example: tritonkit down")(down)
 
 
 def up(
@@ -39,6 +32,17 @@ def up(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be started, and end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print JSON.")] = False,
+    gpus: Annotated[
+        str | None,
+        typer.Option(
+            metavar="0,1|UUID,...|all|none",
+            help="The GPUs to serve on, each with a server of its own; none serves on the CPU.",
+        ),
+    ] = None,
+    mps: Annotated[
+        Literal["auto", "on", "off"],
+        typer.Option(help="Whether the servers of a GPU share it through an MPS daemon; auto where it can be."),
+    ] = "auto",
     host: Annotated[str, typer.Option(help="The IPv4 address to listen on.")] = "127.0.0.1",
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = DEFAULT_PORTS["http"],
     grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = DEFAULT_PORTS["grpc"],
@@ -54,152 +58,106 @@ def up(
         list[str] | None,
         typer.Option(metavar="--FLAG=VALUE", help="A further flag of tritonserver; may be repeated."),
     ] = None,
+    probe: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1, metavar="SECONDS", help="Ask each model as often, and start a server anew whose model is silent."
+        ),
+    ] = None,
+    allow_model_control: Annotated[
+        bool, typer.Option("--allow-model-control", help="Let clients load and unload models through the gateway.")
+    ] = False,
+    tokens: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Serve only requests that bear a token of this file.")
+    ] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Serve over TLS, with this certificate and key (PEM).")
+    ] = None,
+    max_request_size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="The longest request that the gateway takes, as in 256MiB.")
+    ] = None,
 ) -> None:
     """Build a spec's repository if it is not current, and serve it until Ctrl-C, or in the background with --detach."""
     from tritonkit import serve
+    from tritonkit.serve.changing import replanner
+    from tritonkit.serve.state import refuse_second
 
     if as_json and not dry_run:
         raise typer.BadParameter("--json goes with --dry-run")
+    if not dry_run:
+        # Before anything is built.
+        refuse_second(Path.cwd())
     chosen = served(targets or [], assignments or [], dry_run=dry_run)
     request = serve.Request(
         repository=chosen.repository.resolve(),
         project=Path.cwd(),
         spec=chosen.spec and chosen.spec.resolve(),
         models=chosen.models,
+        servers=chosen.servers,
+        gpus=None if gpus is None else _words(gpus),
+        mps=mps,
         host=host,
         ports={"http": http_port, "grpc": grpc_port, "metrics": metrics_port},
         log_verbose=log_verbose,
         server_args=tuple(server_arg or ()),
+        allow_model_control=allow_model_control,
+        tokens_file=tokens and tokens.resolve(),
+        tls_certificate=tls_certificate and tls_certificate.resolve(),
+        max_request_bytes=None if max_request_size is None else _size(max_request_size),
+        probe=probe,
         policy=serve.Policy(start_timeout=start_timeout, stop_timeout=stop_timeout),
     )
-    plan = serve.plan(request, serve.survey(request))
+    found = serve.survey(request)
+    plan = serve.plan(request, found)
     if dry_run:
-        _print_plan(plan, as_json)
-    elif detach:
-        _up_detached(plan)
-    else:
-        _up_foreground(plan)
-
-
-def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Show what runs in this folder: its servers, models and addresses."""
-    from tritonkit import serve
-    from tritonkit.cli.deployment import addresses, duration, models
-
-    deployment = serve.running(Path.cwd())
-    loaded = models(deployment)
-    if as_json:
-        print_json({**asdict(deployment), "models": [asdict(model) for model in loaded]})
+        print_plan(plan, found.machine.gpus, as_json=as_json)
         return
-    typer.echo(addresses(deployment))
-    print_table(
-        ("server", "state", "for", "pid", "restarts", "last fault"),
-        [
-            (
-                server.name,
-                server.phase,
-                duration(time.time() - server.since),
-                server.pid or "-",
-                server.restarts,
-                server.reason.partition("\n")[0] or "-",
-            )
-            for server in deployment.servers
-        ],
-        right=("for", "pid", "restarts"),
-    )
-    if loaded:
-        print_table(
-            ("model", "version", "state", "reason"),
-            [(model.name, model.version or "-", model.state or "-", model.reason or "-") for model in loaded],
-        )
-
-
-def logs(
-    server: Annotated[
-        str | None, typer.Argument(help="One server's name, or `supervisor`. Default: every server.")
-    ] = None,
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with what is added, until the servers have stopped.")
-    ] = False,
-    tail: Annotated[int, typer.Option(min=0, metavar="LINES", help="How many of the last lines.")] = 100,
-) -> None:
-    """Print the logs of this folder's servers, also those of a run that has ended."""
-    from tritonkit.serve.logs import Follower, files
-    from tritonkit.serve.state import recorded
-
-    followers = {name: Follower(path, last=tail) for name, path in files(Path.cwd(), server).items()}
-    while True:
-        deployment = recorded(Path.cwd())
-        ended = not follow or deployment is None or not deployment.alive
-        for name, follower in followers.items():
-            lines = follower.read()
-            for line in [*lines, *follower.rest()] if ended else lines:
-                typer.echo(line if len(followers) == 1 else f"{name} | {line}")
-        if ended:
-            return
-        time.sleep(FOLLOW_PERIOD)
-
-
-def down() -> None:
-    """Stop what runs in this folder, and wait for its end."""
-    from tritonkit import serve
-    from tritonkit.cli.deployment import spinner
-
-    with spinner("stopping"):
-        stopped = serve.down(Path.cwd())
-    if stopped.deployment is not None:
-        names = ", ".join(server.name for server in stopped.deployment.servers)
-        how = " (killed: it did not end in time)" if stopped.killed else ""
-        typer.echo(f"stopped {names}, serving {stopped.deployment.repository}{how}")
-    elif stopped.leftover:
-        processes = "1 process" if stopped.leftover == 1 else f"{stopped.leftover} processes"
-        typer.echo(f"ended {processes} that a killed run had left")
+    for note in plan.notes:
+        messages().print(f"note: {note}", markup=False)
+    replan = replanner(request, found)
+    if detach:
+        _up_detached(plan, replan)
     else:
-        typer.echo("nothing is running here")
+        _up_foreground(plan, replan)
 
 
-def _up_foreground(plan: Plan) -> None:
+def _up_foreground(plan: Plan, replan: Callable[[Change], Plan]) -> None:
     from tritonkit.cli.deployment import Screen
     from tritonkit.serve.deployment import serve
     from tritonkit.serve.state import Claim
 
     claim = Claim(plan.project)
     with Screen(plan) as screen:
-        number = serve(plan, claim, screen.changed)
+        number = serve(plan, claim, screen.changed, replan)
     typer.echo("stopped", err=True)
     raise typer.Exit(128 + number)
 
 
-def _up_detached(plan: Plan) -> None:
+def _up_detached(plan: Plan, replan: Callable[[Change], Plan]) -> None:
     from tritonkit.cli.deployment import guide, headline, spinner
     from tritonkit.serve.detached import Detached
     from tritonkit.serve.state import Claim
 
-    starting = Detached(plan, Claim(plan.project))
+    starting = Detached(plan, Claim(plan.project), replan)
     with spinner("starting"):
         deployment = starting.wait()
     typer.echo(headline(deployment))
     typer.echo(guide(deployment, stop="tritonkit down"))
 
 
-def _print_plan(plan: Plan, as_json: bool) -> None:
-    if as_json:
-        document = asdict(plan)
-        for process in document["processes"]:
-            process["env"] = _shown(process["env"])
-        print_json(document)
-        return
-    for process in plan.processes:
-        rows = [
-            ("program", process.argv[0]),
-            *(("", argument) for argument in process.argv[1:]),
-            *(("environment", f"{name}={value}") for name, value in _shown(process.env).items()),
-            ("folder", process.cwd),
-            ("log", process.log),
-            ("ready when", process.check),
-        ]
-        print_table(("process", process.name), rows)
+def _words(gpus: str) -> tuple[str, ...]:
+    words = tuple(word.strip() for word in gpus.split(","))
+    if not all(words) or (len(words) > 1 and {"all", "none"} & set(words)):
+        raise typer.BadParameter(
+            "expected indices or UUIDs with commas between them, or all, or none", param_hint="--gpus"
+        )
+    return words
 
 
-def _shown(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: environment[name] for name in SHOWN_VARIABLES if name in environment}
+def _size(text: str) -> int:
+    from tritonkit.spec.sizes import size_in_bytes
+
+    try:
+        return size_in_bytes(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--max-request-size") from None

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from tritonkit.errors import LaunchFailed, TritonkitError
-from tritonkit.serve.processes import Plan
+from tritonkit.serve.processes import Change, Plan
 from tritonkit.serve.state import Claim, Deployment, recorded
 from tritonkit.serve.supervisor import Supervisor
 
@@ -85,7 +85,12 @@ def _end(supervisor: Supervisor, thread: threading.Thread) -> None:
         raise
 
 
-def serve(plan: Plan, claim: Claim, on_change: Callable[[Deployment], None]) -> signal.Signals:
+def serve(
+    plan: Plan,
+    claim: Claim,
+    on_change: Callable[[Deployment], None],
+    replan: Callable[[Change], Plan] | None = None,
+) -> signal.Signals:
     """Serve ``plan`` in this thread, the main one, until a signal asks for the end; which one it was.
 
     A first SIGINT, SIGTERM or SIGHUP stops everything in order, a second one at once.
@@ -94,13 +99,14 @@ def serve(plan: Plan, claim: Claim, on_change: Callable[[Deployment], None]) -> 
         plan: what to serve.
         claim: the right to do so in the plan's project; released at the end.
         on_change: called with every new state.
+        replan: the plan with a change made, for those that are asked for while it runs; None allows none.
 
     Raises:
         LaunchFailed: it did not come up, or did not stay up.
     """
     received: list[int] = []
     try:
-        supervisor = Supervisor(plan, claim)
+        supervisor = Supervisor(plan, claim, replan)
 
         def stop(number: int, _frame: FrameType | None) -> None:
             received.append(number)
@@ -150,9 +156,11 @@ def down(project: Path, *, margin: float = 60.0) -> Stopped:
     except LaunchFailed:
         if deployment is None or not deployment.alive:
             raise
-    # They stop one after the other.
-    timeout = margin + deployment.stop_timeout * len(deployment.servers)
+    # Those of one kind stop together, one kind after the other.
+    timeout = margin + deployment.stop_timeout * len({server.kind for server in deployment.servers})
     _signal(deployment, signal.SIGTERM)
+    # One that is stopped would take it when it is continued.
+    _signal(deployment, signal.SIGCONT)
     killed = not _gone(deployment, timeout)
     if killed:
         _signal(deployment, signal.SIGKILL)

@@ -8,20 +8,27 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 from tritonkit.errors import LaunchFailed, TritonkitError
 from tritonkit.serve.deployment import serve
 from tritonkit.serve.diagnosis import tail
-from tritonkit.serve.processes import Plan
-from tritonkit.serve.state import Claim, Deployment, directory, running
+from tritonkit.serve.processes import Change, Plan
+from tritonkit.serve.state import Claim, Deployment, ServerState, directory, running
 
 
 class Detached:
     """A supervisor that was started in the background."""
 
-    def __init__(self, plan: Plan, claim: Claim) -> None:
-        """Fork the supervisor, which takes ``claim`` over. Only a process with one thread may do this."""
+    def __init__(self, plan: Plan, claim: Claim, replan: Callable[[Change], Plan] | None = None) -> None:
+        """Fork the supervisor, which takes ``claim`` over. Only a process with one thread may do this.
+
+        Args:
+            plan: what to serve.
+            claim: the right to do so in the plan's project.
+            replan: as for ``deployment.serve``.
+        """
         self._plan = plan
         self._log = directory(plan.project) / "logs" / "supervisor.log"
         sys.stdout.flush()
@@ -30,7 +37,7 @@ class Detached:
         self._pid = os.fork()
         if self._pid == 0:
             os.close(self._reader)
-            _supervise(plan, claim, self._log, writer)
+            _supervise(plan, claim, replan, self._log, writer)
         os.close(writer)
         claim.release(forget=False)
 
@@ -64,7 +71,7 @@ class Detached:
         return f"the supervisor ended before the server was ready:\n{tail(self._log).strip()}"
 
 
-def _supervise(plan: Plan, claim: Claim, log: Path, writer: int) -> None:
+def _supervise(plan: Plan, claim: Claim, replan: Callable[[Change], Plan] | None, log: Path, writer: int) -> None:
     """The forked process: it never returns."""
     code = 1
     try:
@@ -76,15 +83,20 @@ def _supervise(plan: Plan, claim: Claim, log: Path, writer: int) -> None:
             os.dup2(source, target)
         waiting = [writer]
 
+        shown: dict[str, ServerState] = {}
+
         def on_change(deployment: Deployment) -> None:
             for server in deployment.servers:
-                reason = f" ({server.reason})" if server.reason else ""
-                _note(f"{server.name} {server.phase}, pid {server.pid}{reason}")
+                before = shown.get(server.name)
+                if before is None or (before.phase, before.pid) != (server.phase, server.pid):
+                    reason = f" ({server.reason})" if server.reason else ""
+                    _note(f"{server.name} {server.phase}, pid {server.pid}{reason}")
+                shown[server.name] = server
             if deployment.ready and waiting:
                 _answer(waiting.pop(), {})
 
         try:
-            code = 128 + serve(plan, claim, on_change)
+            code = 128 + serve(plan, claim, on_change, replan)
             _note("stopped")
         except TritonkitError as error:
             _note(str(error))

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tritonkit.errors import LaunchFailed
+
 if TYPE_CHECKING:
     from tritonkit.client.endpoint import ModelState
 
@@ -94,6 +96,15 @@ def hint(text: str) -> str | None:
         if match:
             return advice.format(**match.groupdict())
     return None
+
+
+def failure(name: str, reason: str, log: Path) -> LaunchFailed:
+    """The error for a process that did not come up, or did not stay up, with the end of what it said itself."""
+    message = f"{name} {reason}"
+    if "\n" not in reason:
+        complaints = last_errors(tail(log))
+        message += f"\nThe end of its log:\n{complaints}" if complaints else ""
+    return LaunchFailed(f"{message}\nIts log: {log}", process=name, log=log, hint=hint(message))
 
 
 def tail(path: Path) -> str:

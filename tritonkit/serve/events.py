@@ -59,7 +59,14 @@ class StopAsked:
     at_once: bool = False
 
 
-Event = Tick | Spawned | SpawnFailed | BecameReady | Unusable | Exited | StopAsked
+@dataclass(frozen=True)
+class RestartAsked:
+    """A process is to be ended in order and started again; one that was given up is started again."""
+
+    name: str
+
+
+Event = Tick | Spawned | SpawnFailed | BecameReady | Unusable | Exited | StopAsked | RestartAsked
 
 
 @dataclass(frozen=True)

@@ -202,6 +202,7 @@ def files(backends: Sequence[Backend], options: GatewayOptions, *, folder: Path,
         options=options,
         local=local_socket(runtime),
         exporter=runtime / "exporter.sock",
+        script=folder / SCRIPT,
         states=folder / STATES,
         # A model that is being loaded makes its server unready as a whole: with model control that is everyday.
         health_path="/v2/health/live" if options.allow_model_control else "/v2/health/ready",

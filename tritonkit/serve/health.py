@@ -1,17 +1,25 @@
-"""How one tritonserver is: while it starts, and for as long as it serves. One thread a server runs this."""
+"""How one process is: while it starts, and for as long as it serves. One thread a process runs this.
+
+What is judged, for every kind of process:
+
+- the process and all that it started: one that SIGSTOP has stopped for ``STOPPED`` seconds does nothing any more;
+- of a server, a Python stub that died: it is never started again, and the server calls itself ready for ever;
+- whether it answers, in its own way (``server_health``, ``daemon_health``, ``gateway_health``), within ``SILENT``
+  seconds;
+- of a server, where that was asked for, whether every model answers requests (``probes``).
+"""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
+from typing import Protocol
 
-from tritonkit.client.endpoint import Endpoint
-from tritonkit.errors import RequestFailed
-from tritonkit.serve.diagnosis import tail, unusable_models
+from tritonkit.errors import TritonkitError
 from tritonkit.serve.events import BecameReady, Event, Unusable
-from tritonkit.serve.processes import ProcessSpec, ServerCheck
-from tritonkit.serve.procfs import dead_children
+from tritonkit.serve.processes import DaemonCheck, ProcessSpec, ServerCheck
+from tritonkit.serve.procfs import dead_children, descendants, is_stopped
 
 START_PERIOD = 0.01
 CHECK_PERIOD = 0.5
@@ -19,75 +27,113 @@ CHECK_PERIOD = 0.5
 # that stays uncollected was lost: while starting, the server then waits for it for ever.
 LOST_WHILE_STARTING = 4.0
 LOST_WHILE_READY = 0.9
-ANSWER_TIMEOUT = 5.0
-SILENT_CHECKS = 3
+STOPPED = 2.0
+SILENT = 15.0
+
+
+class Health(Protocol):
+    """What one kind of process can be asked."""
+
+    def ready(self) -> bool:
+        """Whether it is ready, asked while it starts.
+
+        Raises:
+            TritonkitError: it never will be.
+        """
+
+    def answers(self) -> bool:
+        """Whether it answers at all, asked when it was ready."""
+
+    def fault(self) -> str | None:
+        """Why it must be started again though it answers, in words that follow its name; None while all is well."""
+
+    def close(self) -> None:
+        """Ask no more."""
 
 
 def watch(spec: ProcessSpec, pid: int, post: Callable[[Event], None], ended: threading.Event) -> None:
-    """Post ``BecameReady`` when the server is ready, and ``Unusable`` once when it never will be or is no longer.
+    """Post ``BecameReady`` when the process is ready, and ``Unusable`` once when it never will be or is no longer.
 
     Returns after ``Unusable``, or when ``ended`` is set.
     """
-    check = spec.check
-    assert isinstance(check, ServerCheck)  # noqa: S101 - the only kind so far
-    event = _start(spec, check, pid, ended)
-    if event is not None:
-        post(event)
-    if isinstance(event, BecameReady):
-        reason = _serve(check, pid, ended)
-        if reason:
+    health = _health(spec, pid)
+    try:
+        reason = _until_ready(health, _Family(spec, pid, LOST_WHILE_STARTING), ended)
+        if not ended.is_set() and reason is None:
+            post(BecameReady(spec.name, pid))
+            reason = _while_ready(health, _Family(spec, pid, LOST_WHILE_READY), ended)
+        if reason is not None:
             post(Unusable(spec.name, pid, reason))
+    finally:
+        health.close()
 
 
-def _start(spec: ProcessSpec, check: ServerCheck, pid: int, ended: threading.Event) -> Event | None:
-    endpoint = Endpoint(check.http, timeout=ANSWER_TIMEOUT)
-    stubs = _Stubs(pid)
+def _health(spec: ProcessSpec, pid: int) -> Health:
+    check = spec.check
+    if isinstance(check, ServerCheck):
+        from tritonkit.serve.server_health import ServerHealth
+
+        return ServerHealth(spec, check, pid)
+    if isinstance(check, DaemonCheck):
+        from tritonkit.serve.daemon_health import DaemonHealth
+
+        return DaemonHealth(check)
+    from tritonkit.serve.gateway_health import GatewayHealth
+
+    return GatewayHealth(check)
+
+
+def _until_ready(health: Health, family: _Family, ended: threading.Event) -> str | None:
     while not ended.wait(START_PERIOD):
-        lost = stubs.lost(LOST_WHILE_STARTING)
+        lost = family.fault()
         if lost:
-            return Unusable(spec.name, pid, f"lost its Python stub process {lost} while a model was loading")
-        # It listens only when all loading has ended.
+            return f"{lost} while it was starting"
         try:
-            if endpoint.server_metadata().get("name") != check.server_id:
-                continue
-            bad = unusable_models(endpoint.index(), check.models, tail(spec.log))
-        except RequestFailed:
-            continue
-        if bad:
-            words = "\n".join(f"model {name}: {reason}" for name, reason in bad)
-            return Unusable(spec.name, pid, f"cannot serve every model:\n{words}")
-        return BecameReady(spec.name, pid)
+            if health.ready():
+                return None
+        except TritonkitError as error:
+            return str(error.args[0])
     return None
 
 
-def _serve(check: ServerCheck, pid: int, ended: threading.Event) -> str | None:
-    endpoint = Endpoint(check.http, timeout=ANSWER_TIMEOUT)
-    stubs = _Stubs(pid)
-    silent = 0
+def _while_ready(health: Health, family: _Family, ended: threading.Event) -> str | None:
+    answered = time.monotonic()
     while not ended.wait(CHECK_PERIOD):
-        # A server that lost a stub still calls itself ready, and every request to that model fails.
-        lost = stubs.lost(LOST_WHILE_READY)
-        if lost:
-            return f"lost its Python stub process {lost}"
-        silent = 0 if endpoint.live() else silent + 1
-        if silent >= SILENT_CHECKS:
-            return "does not answer health requests"
+        fault = family.fault() or health.fault()
+        if fault:
+            return fault
+        if health.answers():
+            answered = time.monotonic()
+        elif time.monotonic() - answered >= SILENT:
+            return f"did not answer for {SILENT:g} s"
     return None
 
 
-class _Stubs:
-    """The stub processes of one server that have ended and that it has not collected."""
+class _Family:
+    """A process and what it started."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, spec: ProcessSpec, pid: int, patience: float) -> None:
         self._pid = pid
+        # Others than tritonserver collect their children, and end when they must.
+        self._has_stubs = isinstance(spec.check, ServerCheck)
+        self._patience = patience
         self._looked = 0.0
-        self._since: dict[int, float] = {}
+        self._dead: dict[int, float] = {}
+        self._stopped: dict[int, float] = {}
 
-    def lost(self, patience: float) -> int | None:
-        """A stub that has been dead and uncollected for ``patience`` seconds; None when there is none."""
+    def fault(self) -> str | None:
+        """What is wrong with one of them, in words that follow the process's name; None while nothing is."""
         now = time.monotonic()
         if now - self._looked >= CHECK_PERIOD / 2:
             self._looked = now
-            dead = dead_children(self._pid)
-            self._since = {child: self._since.get(child, now) for child in dead}
-        return next((child for child, since in self._since.items() if now - since >= patience), None)
+            if self._has_stubs:
+                self._dead = {child: self._dead.get(child, now) for child in dead_children(self._pid)}
+            stopped = [one for one in (self._pid, *descendants(self._pid)) if is_stopped(one)]
+            self._stopped = {one: self._stopped.get(one, now) for one in stopped}
+        for child, since in self._dead.items():
+            if now - since >= self._patience:
+                return f"lost its Python stub process {child}"
+        for one, since in self._stopped.items():
+            if now - since >= STOPPED:
+                return "was stopped by a signal" if one == self._pid else f"has a child process {one} that was stopped"
+        return None

@@ -1,24 +1,17 @@
 """The supervisor's rules, without the acting: ``step(state, event, now) -> (state, actions)``.
 
-Every process is in one named phase::
-
-    WAITING ──spawn──> STARTING ──ready──> READY ──stop──> STOPPING ──exit──> STOPPED
-                          │                  │                │
-             refused, too late          sick, died        too late
-                          v                  v                v
-                       KILLING ───exit──> BACKOFF          KILLING ──exit──> STOPPED
-                          │                  └──> STARTING, or FAILED when it is the last time
-                          └──cannot be killed──> FAILED
-
-A process that dies before it was ever ready fails the deployment; one that was ready is started again after a
-wait. Processes start in order, each when those before it are ready, and stop in reverse. When one fails, all
-stop.
+- A process is started when what it ``needs`` is ready and, the first time, when what it comes ``after`` was ready
+  once; all whose gates are open start at the same time.
+- A process that ends unasked is started again after a wait, as often in a row as the policy says. One whose need
+  is lost is killed at once, and started again after that need, which is not counted against it.
+- A process that never became ready fails the deployment. One that was given up fails it as well, unless every
+  model has another server that was not.
+- Stopping goes backwards: nothing is asked to end before all that need it, or come after it, have ended.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 
 from tritonkit.serve.events import (
     Action,
@@ -27,6 +20,7 @@ from tritonkit.serve.events import (
     Event,
     Exited,
     Kill,
+    RestartAsked,
     Spawn,
     Spawned,
     SpawnFailed,
@@ -35,78 +29,9 @@ from tritonkit.serve.events import (
     Tick,
     Unusable,
 )
-from tritonkit.serve.processes import Policy
+from tritonkit.serve.phases import Phase, Process, State, deadline
 
-
-class Phase(str, Enum):
-    """Where a process is in its life."""
-
-    WAITING = "waiting"
-    STARTING = "starting"
-    READY = "ready"
-    STOPPING = "stopping"
-    KILLING = "killing"
-    BACKOFF = "backoff"
-    STOPPED = "stopped"
-    FAILED = "failed"
-
-
-LIVE = frozenset({Phase.STARTING, Phase.READY, Phase.STOPPING, Phase.KILLING})
-_OVER = frozenset({Phase.STOPPED, Phase.FAILED})
-
-
-@dataclass(frozen=True)
-class Process:
-    """One process as the rules see it; times are those given to ``step``.
-
-    Attributes:
-        name: as in the plan.
-        since: when it came into its phase.
-        phase: where it is.
-        pid: of the running process, or None.
-        restarts: how often it was started again in all.
-        failures: how often it ended unasked, without a stable time in between.
-        was_ready: whether it was ready at least once.
-        reason: why it last ended unasked; empty when it never did.
-    """
-
-    name: str
-    since: float
-    phase: Phase = Phase.WAITING
-    pid: int | None = None
-    restarts: int = 0
-    failures: int = 0
-    was_ready: bool = False
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class State:
-    """A deployment: its processes in starting order, and whether it is to run or to stop."""
-
-    processes: tuple[Process, ...]
-    policy: Policy
-    stopping: bool = False
-    failed: str | None = None
-
-    @property
-    def ready(self) -> bool:
-        """Whether every process is ready."""
-        return all(process.phase is Phase.READY for process in self.processes)
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing runs and nothing will."""
-        return self.stopping and all(process.phase in _OVER for process in self.processes)
-
-    def process(self, name: str) -> Process:
-        """The process of that name."""
-        return next(process for process in self.processes if process.name == name)
-
-
-def begin(names: tuple[str, ...], policy: Policy, now: float) -> State:
-    """A deployment of these processes, none of them started."""
-    return State(tuple(Process(name, since=now) for name in names), policy)
+_RUNNING = frozenset({Phase.STARTING, Phase.READY})
 
 
 def step(state: State, event: Event, now: float) -> tuple[State, tuple[Action, ...]]:
@@ -117,6 +42,8 @@ def step(state: State, event: Event, now: float) -> tuple[State, tuple[Action, .
     actions: list[Action] = []
     if isinstance(event, StopAsked):
         state = _stop(state, event.at_once, now, actions)
+    elif isinstance(event, RestartAsked):
+        state = _restart(state, event.name, now)
     elif not isinstance(event, Tick):
         process = state.process(event.name)
         if isinstance(event, Spawned):
@@ -127,55 +54,37 @@ def step(state: State, event: Event, now: float) -> tuple[State, tuple[Action, .
                 state = _ended(state, process, event.reason, now)
         elif process.pid is not None and process.pid == event.pid:
             state = _happened(state, process, event, now, actions)
-    state = _overdue(state, now, actions)
-    return _advance(state, now, actions), tuple(actions)
-
-
-def next_deadline(state: State) -> float | None:
-    """When ``step`` wants a ``Tick`` though nothing happens; None when there is nothing to wait for."""
-    deadlines = [_deadline(process, state.policy) for process in state.processes]
-    return min((deadline for deadline in deadlines if deadline is not None), default=None)
-
-
-def _deadline(process: Process, policy: Policy) -> float | None:
-    if process.phase is Phase.STARTING:
-        return process.since + policy.start_timeout
-    if process.phase is Phase.STOPPING:
-        return process.since + policy.stop_timeout
-    if process.phase is Phase.KILLING:
-        return process.since + policy.kill_timeout
-    if process.phase is Phase.BACKOFF:
-        wait = policy.backoff * 2.0 ** (process.failures - 1)
-        return process.since + min(wait, policy.backoff_limit)
-    return None
+    for rule in (_end_overdue, _end_unwanted, _give_up_dependants):
+        state = rule(state, now, actions)
+    state = _wind_down(state, now, actions) if state.stopping else _start(state, now, actions)
+    return replace(state, came_up=state.came_up or state.ready), tuple(actions)
 
 
 def _happened(
     state: State, process: Process, event: BecameReady | Unusable | Exited, now: float, actions: list[Action]
 ) -> State:
     if isinstance(event, BecameReady):
-        if process.phase is not Phase.STARTING:
+        if process.phase is not Phase.STARTING or process.excused:
             return state
         return _put(state, replace(process, phase=Phase.READY, since=now, was_ready=True))
     if isinstance(event, Unusable):
-        if process.phase not in {Phase.STARTING, Phase.READY}:
+        if process.phase not in _RUNNING:
             return state
-        actions.append(Kill(process.name))
-        failures = _fresh_failures(process, state.policy, now)
-        return _put(
-            state,
-            replace(process, phase=Phase.KILLING, since=now, reason=event.reason, failures=failures),
-        )
+        process = replace(process, failures=_fresh_failures(process, state, now))
+        return _kill(state, process, event.reason, now, actions)
     actions.append(Clean(process.name))
+    if process.phase is Phase.FAILED:
+        # It could not be killed, and went after all.
+        return _put(state, replace(process, pid=None))
     if process.phase in {Phase.STOPPING, Phase.KILLING}:
         return _ended(state, process, process.reason, now)
     before = "" if process.phase is Phase.READY else " before it was ready"
-    process = replace(process, failures=_fresh_failures(process, state.policy, now))
+    process = replace(process, failures=_fresh_failures(process, state, now))
     return _ended(state, process, f"{_ending(event.returncode)}{before}", now)
 
 
-def _fresh_failures(process: Process, policy: Policy, now: float) -> int:
-    stable = process.phase is Phase.READY and now - process.since >= policy.stable_after
+def _fresh_failures(process: Process, state: State, now: float) -> int:
+    stable = process.phase is Phase.READY and now - process.since >= state.policy.stable_after
     return 0 if stable else process.failures
 
 
@@ -187,74 +96,139 @@ def _ended(state: State, process: Process, reason: str, now: float) -> State:
     process = replace(process, pid=None, since=now, reason=reason)
     if state.stopping:
         return _put(state, replace(process, phase=Phase.STOPPED))
-    failures = process.failures + 1
-    process = replace(process, failures=failures)
-    if process.was_ready and failures <= state.policy.max_restarts:
+    if process.excused:
+        return _put(state, replace(process, phase=Phase.WAITING))
+    process = replace(process, failures=process.failures + 1)
+    if process.was_ready and process.failures <= state.policy.max_restarts:
         return _put(state, replace(process, phase=Phase.BACKOFF))
-    state = _put(state, replace(process, phase=Phase.FAILED))
-    return replace(state, stopping=True, failed=process.name)
+    return _give_up(state, process, now)
+
+
+def _give_up(state: State, process: Process, now: float) -> State:
+    state = _put(state, replace(process, phase=Phase.FAILED, since=now))
+    kept = {served for other in state.processes if other.phase is not Phase.FAILED for served in other.serves}
+    if state.stopping or (state.came_up and kept.issuperset(process.serves)):
+        return state
+    # Where it was given up because what it needs was, that is the cause.
+    cause = next((need for need in process.needs if state.process(need).phase is Phase.FAILED), process.name)
+    return replace(state, stopping=True, failed=cause)
+
+
+def _restart(state: State, name: str, now: float) -> State:
+    """Have the process ended and started again, and what was given up started that it depends on, or for it."""
+    if state.stopping:
+        return state
+    asked = state.process(name)
+    dependants = {process.name for process in state.dependants(name)}
+    for process in state.processes:
+        given_up = process.phase is Phase.FAILED and process.pid is None
+        if process.name == name:
+            fresh = replace(process, asks=process.asks + 1, failures=0, excused=process.live)
+            state = _put(state, fresh)
+            given_up = given_up or process.phase is Phase.BACKOFF
+        elif process.name in dependants:
+            state = _put(state, replace(process, failures=0))
+        elif process.name not in asked.needs:
+            continue
+        if given_up:
+            state = _put(state, replace(state.process(process.name), phase=Phase.WAITING, since=now, failures=0))
+    return state
 
 
 def _stop(state: State, at_once: bool, now: float, actions: list[Action]) -> State:
     state = replace(state, stopping=True)
     for process in state.processes if at_once else ():
-        if process.phase in LIVE and process.phase is not Phase.KILLING and process.pid is not None:
-            actions.append(Kill(process.name))
-            state = _put(state, replace(process, phase=Phase.KILLING, since=now))
+        if process.live and process.phase is not Phase.KILLING and process.pid is not None:
+            state = _kill(state, process, process.reason, now, actions)
     return state
 
 
-def _overdue(state: State, now: float, actions: list[Action]) -> State:
+def _end_overdue(state: State, now: float, actions: list[Action]) -> State:
     for process in state.processes:
-        deadline = _deadline(process, state.policy)
-        if deadline is None or now < deadline or process.pid is None:
+        due = deadline(process, state.policy)
+        if due is None or now < due or process.pid is None:
             continue
         if process.phase is Phase.KILLING:
             # It hangs in the kernel, and holds its ports: nothing can take its place.
             reason = f"did not end within {state.policy.kill_timeout:g} s of SIGKILL"
-            state = _put(state, replace(process, phase=Phase.FAILED, pid=None, since=now, reason=reason))
-            state = replace(state, stopping=True, failed=process.name)
+            state = _give_up(state, replace(process, reason=reason), now)
+            if state.failed is None and state.stopping:
+                state = replace(state, failed=process.name)
             continue
         reason = process.reason
         if process.phase is Phase.STARTING:
             reason = f"was not ready within {state.policy.start_timeout:g} s"
-        actions.append(Kill(process.name))
-        state = _put(state, replace(process, phase=Phase.KILLING, since=now, reason=reason))
+        state = _kill(state, process, reason, now, actions)
     return state
 
 
-def _advance(state: State, now: float, actions: list[Action]) -> State:
-    return _wind_down(state, now, actions) if state.stopping else _start_next(state, now, actions)
-
-
-def _start_next(state: State, now: float, actions: list[Action]) -> State:
+def _end_unwanted(state: State, now: float, actions: list[Action]) -> State:
+    """Kill what runs without what it needs; ask what is to be started again to end."""
+    for process in () if state.stopping else state.processes:
+        if process.excused and process.pid is not None and process.phase in _RUNNING:
+            state = _ask_to_end(state, process, now, actions)
     for process in state.processes:
-        due = process.phase is Phase.WAITING
-        again = process.phase is Phase.BACKOFF and now >= (_deadline(process, state.policy) or 0.0)
-        if due or again:
-            actions.append(Spawn(process.name))
-            restarts = process.restarts + (1 if again else 0)
-            state = _put(state, replace(process, phase=Phase.STARTING, since=now, restarts=restarts))
-        if not process.was_ready and process.phase is not Phase.READY:
-            # Those behind it wait for it.
-            break
+        lost = next((need for need in process.needs if state.process(need).phase is not Phase.READY), None)
+        if lost is not None and process.pid is not None and process.phase in {*_RUNNING, Phase.STOPPING}:
+            # Every call of its to the GPU fails from now on: no request in flight can be waited for.
+            cause = state.process(lost).reason
+            reason = f"lost {lost}, which {cause}" if cause else f"ended with {lost}"
+            state = _kill(state, replace(process, excused=True), reason, now, actions)
     return state
+
+
+def _give_up_dependants(state: State, now: float, _actions: list[Action]) -> State:
+    for process in state.processes:
+        lost = next((need for need in process.needs if state.process(need).phase is Phase.FAILED), None)
+        if lost is not None and process.phase in {Phase.WAITING, Phase.BACKOFF} and not state.stopping:
+            state = _give_up(state, replace(process, reason=f"needs {lost}, which was given up"), now)
+    return state
+
+
+def _start(state: State, now: float, actions: list[Action]) -> State:
+    for process in state.processes:
+        due = deadline(process, state.policy)
+        if process.phase is Phase.BACKOFF and due is not None and now >= due:
+            process = replace(process, phase=Phase.WAITING, since=now)  # noqa: PLW2901
+            state = _put(state, process)
+        if process.phase is Phase.WAITING and _may_start(state, process):
+            actions.append(Spawn(process.name))
+            started = replace(process, phase=Phase.STARTING, since=now, starts=process.starts + 1, excused=False)
+            state = _put(state, started)
+    return state
+
+
+def _may_start(state: State, process: Process) -> bool:
+    return (
+        all(state.process(need).phase is Phase.READY for need in process.needs)
+        and (process.was_ready or all(state.process(name).was_ready for name in process.after))
+        # Those that lost it are gone before it comes again.
+        and not any(other.live for other in state.dependants(process.name))
+    )
 
 
 def _wind_down(state: State, now: float, actions: list[Action]) -> State:
-    for process in reversed(state.processes):
+    for process in state.processes:
         if process.phase in {Phase.WAITING, Phase.BACKOFF}:
             state = _put(state, replace(process, phase=Phase.STOPPED, since=now))
-        elif process.phase in LIVE:
-            if process.phase in {Phase.STARTING, Phase.READY} and process.pid is not None:
-                # Nothing is in flight in a server that was not ready: it need not be asked.
-                asked = process.phase is Phase.READY
-                actions.append(Terminate(process.name) if asked else Kill(process.name))
-                phase = Phase.STOPPING if asked else Phase.KILLING
-                state = _put(state, replace(process, phase=phase, since=now))
-            # Those before it wait for its end.
-            break
+    for process in state.processes:
+        held = any(other.live for other in state.processes if process.name in {*other.needs, *other.after})
+        if process.phase in _RUNNING and process.pid is not None and not held:
+            state = _ask_to_end(state, process, now, actions)
     return state
+
+
+def _ask_to_end(state: State, process: Process, now: float, actions: list[Action]) -> State:
+    if process.phase is Phase.STARTING:
+        # Nothing is in flight in a server that was not ready.
+        return _kill(state, process, process.reason, now, actions)
+    actions.append(Terminate(process.name))
+    return _put(state, replace(process, phase=Phase.STOPPING, since=now))
+
+
+def _kill(state: State, process: Process, reason: str, now: float, actions: list[Action]) -> State:
+    actions.append(Kill(process.name))
+    return _put(state, replace(process, phase=Phase.KILLING, since=now, reason=reason))
 
 
 def _put(state: State, process: Process) -> State:

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tritonkit.errors import CommandFailed, ToolMissing, TritonkitError
+from tritonkit.errors import CommandFailed, TritonkitError
 from tritonkit.serve import procfs, warden, witness
 from tritonkit.serve.processes import ProcessSpec, ServerCheck, Share
 from tritonkit.tools.commands import run
@@ -53,19 +53,10 @@ class Client:
     command: str
 
 
-def find() -> Path:
-    """The program that is the daemon, and that talks to it.
-
-    Raises:
-        ToolMissing: it is not on PATH.
-    """
-    found = shutil.which(PROGRAM)
-    if found is None:
-        raise ToolMissing(
-            f"{PROGRAM} is not installed: it partitions a GPU",
-            hint="It comes with the NVIDIA driver; in a container, mount it. Or serve with --mps off, without limits.",
-        )
-    return Path(found)
+def located(path: str | None = None) -> Path | None:
+    """The program that is the daemon, and that talks to it; None where it is not on ``path``, by default ours."""
+    found = shutil.which(PROGRAM, path=path)
+    return Path(found) if found else None
 
 
 class Daemon:
@@ -142,10 +133,10 @@ def attachment(spec: ProcessSpec, pid: int, *, patience: float = PATIENCE) -> st
     share = spec.check.share if isinstance(spec.check, ServerCheck) else None
     if share is None or share.pipe_directory is None:
         return None
-    program = shutil.which(PROGRAM, path=spec.env.get("PATH"))
+    program = located(spec.env.get("PATH"))
     if program is None:
         return f"cannot be verified: {PROGRAM} is not on its PATH"
-    daemon = Daemon(Path(program), share.pipe_directory)
+    daemon = Daemon(program, share.pipe_directory)
     end = time.monotonic() + patience
     while True:
         try:

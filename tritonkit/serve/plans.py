@@ -3,43 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tritonkit.client.ports import DEFAULT_PORTS
-from tritonkit.errors import TritonkitError
+from tritonkit.errors import UsageError
+from tritonkit.serve import shares
 from tritonkit.serve.ports import join
 from tritonkit.serve.processes import Plan, Policy, ProcessSpec, ServerCheck, environment
+from tritonkit.serve.server_args import check_server_args, is_explicit
+from tritonkit.serve.shares import Machine, Mps, Seat
+from tritonkit.serve.stored_models import StoredModel
 from tritonkit.serve.warden import mark, shared_memory_prefix
+from tritonkit.spec.servers import Server
 from tritonkit.tools.tritonserver import TritonServer
 
 SERVICES = ("http", "grpc", "metrics")
 SERVER_NAME = "server"
+LOOPBACK = "127.0.0.1"
 # tritonserver starts the Python stub through a shell, with these paths unquoted in the command.
 _SHELL_SAFE = re.compile(r"[^\s|&;<>()$`\\\"'*?\[\]#~!{}]+")
-# Flags that tritonkit sets itself, and the option of `tritonkit up` that changes them, where there is one.
-_OWN_FLAGS = {
-    "--id": "",
-    "--model-repository": "",
-    "--model-store": "",
-    "--backend-directory": "",
-    "--cache-directory": "",
-    "--exit-on-error": "",
-    "--exit-timeout-secs": "--stop-timeout",
-    "--log-verbose": "--log-verbose",
-    "--log-file": "",
-    "--http-address": "--host",
-    "--grpc-address": "--host",
-    "--metrics-address": "--host",
-    "--http-port": "--http-port",
-    "--grpc-port": "--grpc-port",
-    "--metrics-port": "--metrics-port",
-    "--allow-http": "",
-    # Readiness is asked for over HTTP, with no key.
-    "--http-restricted-api": "",
-}
-_CONTROL_MODE = "--model-control-mode"
 
 
 @dataclass(frozen=True)
@@ -51,22 +35,66 @@ class Request:
         project: the folder whose ``.tritonkit`` keeps the state and the logs.
         spec: the spec that the repository was built from, if any; only noted.
         models: the models of a repository that is not built yet; None looks into the repository.
+        servers: the spec's servers; none puts every model into one server on each GPU.
+        gpus: which GPUs to serve on, by index or UUID, or ``all``, or ``none`` for the CPU alone; None takes every one
+            where there are ``servers``, and else leaves the choice to one tritonserver.
+        mps: whether servers are clients of an MPS daemon; ``auto`` where that can be.
         host: the name or IPv4 address to listen on.
         ports: the port of each of ``SERVICES``; 0 takes a free one.
         log_verbose: Triton's verbosity, from 0.
         server_args: further flags of tritonserver, as they are.
+        allow_model_control: let clients of the gateway load and unload models.
+        tokens_file: bearer tokens that the gateway asks for; None asks for none.
+        tls_certificate: the gateway's certificate and key; None serves without TLS.
+        max_request_bytes: the longest request that the gateway takes; None keeps its default.
+        probe: seconds within which each model must answer a request of the supervisor's; None sends none.
+        percentages: thread percentages by process, in place of those of ``servers``.
         policy: how patient the supervisor is.
     """
 
     repository: Path
     project: Path
     spec: Path | None = None
-    models: tuple[str, ...] | None = None
-    host: str = "127.0.0.1"
+    models: Mapping[str, StoredModel] | None = None
+    servers: tuple[Server, ...] = ()
+    gpus: tuple[str, ...] | None = None
+    mps: Mps = "auto"
+    host: str = LOOPBACK
     ports: Mapping[str, int] = field(default_factory=lambda: dict(DEFAULT_PORTS))
     log_verbose: int = 0
     server_args: tuple[str, ...] = ()
+    allow_model_control: bool = False
+    tokens_file: Path | None = None
+    tls_certificate: Path | None = None
+    max_request_bytes: int | None = None
+    probe: float | None = None
+    percentages: Mapping[str, float] = field(default_factory=dict)
     policy: Policy = field(default_factory=Policy)
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether it is more than one tritonserver that sees all of this machine, and that clients reach directly."""
+        return self.is_placed or self.is_guarded
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether it says which servers there are, or on which GPUs."""
+        return bool(self.servers) or self.gpus is not None
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether it asks for what only the gateway can do, so that even one server has one."""
+        return any(asked is not None for asked in (self.tokens_file, self.tls_certificate, self.max_request_bytes))
+
+    @property
+    def entries(self) -> tuple[Server, ...]:
+        """The servers that are meant."""
+        return self.servers or (Server(SERVER_NAME),)
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the CPU was asked for."""
+        return self.gpus == ("none",)
 
 
 @dataclass(frozen=True)
@@ -83,6 +111,10 @@ class Host:
         library_path: ``LD_LIBRARY_PATH``; empty leaves it as it is.
         environment: the environment that processes start from.
         deployment: a name that no other deployment has.
+        machine: GPUs and models, where the request is spread over servers.
+        server_ports: the ports of each server behind a gateway.
+        haproxy: the gateway's program; None where there is only one server.
+        runtime: the short folder for sockets.
     """
 
     server: TritonServer
@@ -94,15 +126,31 @@ class Host:
     library_path: str
     environment: Mapping[str, str]
     deployment: str
+    machine: Machine = field(default_factory=Machine)
+    server_ports: tuple[Mapping[str, int], ...] = ()
+    haproxy: Path | None = None
+    runtime: Path = Path()
+
+
+def seats(request: Request, machine: Machine) -> tuple[Seat, ...]:
+    """The server processes of a request that is spread over servers.
+
+    Raises:
+        SpecError: it cannot be done on this machine; every fault is in it.
+    """
+    return shares.seats(
+        request.entries, request.mps, machine, cpu_asked=request.on_cpu, percentages=request.percentages
+    )
 
 
 def plan(request: Request, host: Host) -> Plan:
     """The processes that serve ``request`` on ``host``. Reads and writes nothing.
 
     Raises:
-        TritonkitError: what is asked for cannot work, such as a path that the Python stub cannot take.
+        SpecError: its servers cannot share this machine as they say; every fault is in it.
+        UsageError: what is asked for cannot work, such as a path that the Python stub cannot take.
     """
-    _check_server_args(request.server_args)
+    check_server_args(request.server_args)
     if host.server.bundled:
         _check_path("the model repository", request.repository)
         for name in host.models:
@@ -110,51 +158,85 @@ def plan(request: Request, host: Host) -> Plan:
         _check_path("the cache of tritonkit ($TRITONKIT_CACHE)", host.backend_directory)
         if host.programs is not None:
             _check_path("the Python environment", host.programs)
-    keeping = request.project / ".tritonkit"
-    marked = mark(host.deployment, SERVER_NAME)
-    server_id = f"tritonkit-{marked.rstrip('.')}"
-    addresses = {service: join(host.address, host.ports[service]) for service in SERVICES}
-    process = ProcessSpec(
-        name=SERVER_NAME,
-        argv=_argv(request, host, server_id, shared_memory_prefix(marked)),
-        env=_environment(host, marked),
-        cwd=keeping / "run" / SERVER_NAME,
-        log=keeping / "logs" / f"{SERVER_NAME}.log",
-        mark=marked,
-        check=ServerCheck(
-            http=addresses["http"],
-            server_id=server_id,
-            models=() if _explicit(request.server_args) else host.models,
-        ),
-        addresses=addresses,
-    )
+    if request.is_spread:
+        from tritonkit.serve import spreading
+
+        if host.server.bundled:
+            _check_path("the project folder", request.project)
+        processes, addresses, notes = spreading.spread(request, host, seats(request, host.machine))
+    else:
+        process = server_process(request, host, SERVER_NAME, host.models, ports=host.ports, address=host.address)
+        processes, addresses, notes = (process,), process.addresses, ()
     return Plan(
         deployment=host.deployment,
         project=request.project,
         repository=request.repository,
         spec=request.spec,
         addresses=addresses,
-        processes=(process,),
+        processes=processes,
         policy=request.policy,
+        notes=notes,
     )
 
 
-def _argv(request: Request, host: Host, server_id: str, shared_memory: str) -> tuple[str, ...]:
-    return (
+def server_process(
+    request: Request,
+    host: Host,
+    name: str,
+    models: tuple[str, ...],
+    *,
+    ports: Mapping[str, int],
+    address: str,
+    repository: Path | None = None,
+    flags: Sequence[str] = (),
+) -> ProcessSpec:
+    """One tritonserver, on this machine as it is.
+
+    Args:
+        request: what to serve, and how.
+        host: what this machine has.
+        name: of the process.
+        models: the models of its repository.
+        ports: the port of each of ``SERVICES``.
+        address: the IPv4 address to listen on.
+        repository: its model repository, where that is not the request's.
+        flags: more flags, before those of the user.
+    """
+    keeping = request.project / ".tritonkit"
+    marked = mark(host.deployment, name)
+    server_id = f"tritonkit-{marked.rstrip('.')}"
+    addresses = {service: join(address, ports[service]) for service in SERVICES}
+    argv = (
         str(host.server.binary),
         f"--id={server_id}",
-        f"--model-repository={request.repository}",
+        f"--model-repository={repository or request.repository}",
         f"--backend-directory={host.backend_directory}",
         f"--cache-directory={host.server.caches}",
-        f"--backend-config=python,shm-region-prefix-name={shared_memory}",
+        f"--backend-config=python,shm-region-prefix-name={shared_memory_prefix(marked)}",
         # A model that does not load must not end the server: its index then says which one, and why.
         "--exit-on-error=false",
         # Triton gives up on requests in flight some seconds before it would be killed.
         f"--exit-timeout-secs={max(1, int(request.policy.stop_timeout) - 5)}",
-        *(f"--{service}-address={host.address}" for service in SERVICES),
-        *(f"--{service}-port={host.ports[service]}" for service in SERVICES),
+        *(f"--{service}-address={address}" for service in SERVICES),
+        *(f"--{service}-port={ports[service]}" for service in SERVICES),
         *((f"--log-verbose={request.log_verbose}",) if request.log_verbose else ()),
+        *flags,
         *request.server_args,
+    )
+    return ProcessSpec(
+        name=name,
+        argv=argv,
+        env=_environment(host, marked),
+        cwd=keeping / "run" / name,
+        log=keeping / "logs" / f"{name}.log",
+        mark=marked,
+        check=ServerCheck(
+            http=addresses["http"],
+            server_id=server_id,
+            models=() if is_explicit(request.server_args) else models,
+            probe=request.probe,
+        ),
+        addresses=addresses,
     )
 
 
@@ -171,36 +253,14 @@ def _environment(host: Host, marked: str) -> dict[str, str]:
     return variables
 
 
-def _check_server_args(arguments: tuple[str, ...]) -> None:
-    for argument in arguments:
-        flag, _, value = argument.partition("=")
-        if not flag.startswith("--") or any(letter.isspace() for letter in flag):
-            raise TritonkitError(
-                f"--server-arg {argument!r}: expected one flag of tritonserver with its value, "
-                "like --server-arg=--rate-limit=off"
-            )
-        # tritonserver takes a flag also by its first letters.
-        meant = next((own for own in _OWN_FLAGS if own.startswith(flag)), None)
-        if meant is not None or value.startswith("python,shm-region-prefix-name"):
-            own = _OWN_FLAGS.get(meant or "")
-            raise TritonkitError(
-                f"--server-arg {argument}: tritonkit sets this flag itself",
-                hint=f"Use tritonkit's own option {own}." if own else None,
-            )
-
-
-def _explicit(arguments: tuple[str, ...]) -> bool:
-    """Whether models are loaded only when somebody asks for them."""
-    for argument in arguments:
-        flag, _, value = argument.partition("=")
-        if _CONTROL_MODE.startswith(flag) and value.lower() == "explicit":
-            return True
-    return False
-
-
 def _check_path(what: str, path: Path) -> None:
     if not _SHELL_SAFE.fullmatch(str(path)):
-        raise TritonkitError(
+        raise UsageError(
             f"{what} has a space or a character with a meaning to a shell in its path: {str(path)!r}",
             hint="tritonserver passes such a path to a shell unquoted, and would hang. Move or rename it.",
+        )
+    if not str(path).isascii():
+        raise UsageError(
+            f"{what} has a letter that is not ASCII in its path: {str(path)!r}",
+            hint="The Python stub of this tritonserver cannot read such a path. Move or rename it.",
         )

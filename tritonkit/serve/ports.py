@@ -6,7 +6,7 @@ import errno
 import socket
 from collections.abc import Mapping
 
-from tritonkit.errors import LaunchFailed, TritonkitError
+from tritonkit.errors import LaunchFailed, TritonkitError, UsageError
 from tritonkit.serve.procfs import port_holder
 
 
@@ -19,12 +19,12 @@ def choose(address: str, wanted: Mapping[str, int]) -> dict[str, int]:
 
     Raises:
         LaunchFailed: a port is taken; the message names the service, the port and who holds it.
-        TritonkitError: two services want one port, or the address cannot be listened on.
+        UsageError: two services want one port, or the address cannot be listened on.
     """
     fixed = [port for port in wanted.values() if port]
     for service, port in wanted.items():
         if port and fixed.count(port) > 1:
-            raise TritonkitError(f"port {port} is asked for twice ({service} and another service)")
+            raise UsageError(f"port {port} is asked for twice ({service} and another service)")
     held: list[socket.socket] = []
     chosen = {}
     try:
@@ -42,14 +42,14 @@ def resolve(host: str) -> str:
     """The IPv4 address of ``host``. tritonserver does not listen on names, nor on IPv6 with all its services.
 
     Raises:
-        TritonkitError: it has none.
+        UsageError: it has none.
     """
     try:
         if not host:
             raise OSError("it is empty")
         return str(socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
     except (OSError, UnicodeError) as error:
-        raise TritonkitError(
+        raise UsageError(
             f"--host {host!r}: no IPv4 address ({error})", hint="Give an IPv4 address of this machine, or 127.0.0.1."
         ) from error
 
@@ -82,7 +82,7 @@ def _refused(address: str, service: str, port: int, error: OSError) -> Tritonkit
             hint=f"Stop that program, or choose another port ({option} 0 takes a free one).",
         )
     if error.errno == errno.EACCES:
-        return TritonkitError(
+        return UsageError(
             f"{service} port {port} may not be listened on by this user", hint=f"Choose {option} above 1023."
         )
-    return TritonkitError(f"cannot listen on {address}:{port} ({service}): {error.strerror}")
+    return UsageError(f"cannot listen on {address}:{port} ({service}): {error.strerror}")

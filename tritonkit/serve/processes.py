@@ -62,12 +62,15 @@ class ServerCheck:
         server_id: what the server calls itself there, so that no other server is taken for it.
         models: the models that must be READY before it is.
         share: the part of a GPU that it must be seen to hold; None where it has no GPU of its own.
+        probe: seconds within which each model must answer a request of zeros, or make progress on others; sent as
+            often. None sends none.
     """
 
     http: str
     server_id: str
     models: tuple[str, ...]
     share: Share | None = None
+    probe: float | None = None
 
     def __str__(self) -> str:
         return f"{', '.join(self.models) or 'the server'} READY at {self.http}"
@@ -167,7 +170,18 @@ class ProcessSpec:
 
 @dataclass(frozen=True)
 class Plan:
-    """The processes of one deployment, in the order of their start; ``addresses`` are those for clients."""
+    """The processes of one deployment, in the order of their start.
+
+    Attributes:
+        deployment: a name that no other deployment has.
+        project: the folder whose ``.tritonkit`` keeps the state and the logs.
+        repository: the model repository.
+        spec: the spec that it was built from, if any.
+        addresses: where clients find it, by service.
+        processes: what is started.
+        policy: how patient the supervisor is.
+        notes: what a user should know of it, each a sentence.
+    """
 
     deployment: str
     project: Path
@@ -176,6 +190,20 @@ class Plan:
     addresses: Mapping[str, str]
     processes: tuple[ProcessSpec, ...]
     policy: Policy
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change to a deployment that runs.
+
+    Attributes:
+        server: the name of a server, as in the spec or as in the plan.
+        thread_percentage: the most of its GPU's SMs that each of its processes may use from now on.
+    """
+
+    server: str
+    thread_percentage: float
 
 
 def environment(inherited: Mapping[str, str], marked: str, **variables: str) -> dict[str, str]:

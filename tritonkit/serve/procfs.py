@@ -31,6 +31,22 @@ def dead_children(pid: int) -> frozenset[int]:
     return frozenset(child for child in _children(pid) if (_stat(child) or ["X"])[0] == "Z")
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped the process (not a debugger), so that it does nothing until it is continued."""
+    return (_stat(pid) or ["X"])[0] == "T"
+
+
+def descendants(pid: int) -> list[int]:
+    """The children of ``pid``, theirs, and so on; the dead ones that nobody has collected included."""
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        children = [child for child in _children(waiting.pop()) if child not in found]
+        found += children
+        waiting += children
+    return found
+
+
 def port_holder(port: int) -> str | None:
     """Who listens on a TCP port: ``PID (command line)``; None when it cannot be told (another user's)."""
     inodes = set(_listening(port))
@@ -87,12 +103,20 @@ def _listening(port: int) -> Iterator[str]:
 
 def command(pid: int) -> str | None:
     """The beginning of a process's command line; None when there is no such process."""
+    words = arguments(pid)
+    if words is None:
+        return None
+    text = " ".join(words[:3])
+    return f"{text} ..." if len(words) > 3 else text
+
+
+def arguments(pid: int) -> list[str] | None:
+    """A process's command line, word by word; None when there is no such process."""
     try:
         words = (PROC / str(pid) / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
     except OSError:
         return None
-    text = b" ".join(words[:3]).decode(errors="replace")
-    return f"{text} ..." if len(words) > 3 else text
+    return [word.decode(errors="replace") for word in words]
 
 
 def open_files(pid: int, folder: str) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""The short folder for the sockets of a deployment: a Unix socket's path may have 108 bytes, a project's may be longer."""
+"""The short folder for the sockets of a deployment: their paths may have 108 bytes, and a project's may be longer."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from tritonkit.errors import Fault, SpecError, nearest
@@ -49,6 +50,7 @@ class Seat:
         mps: whether it is a client of its GPU's MPS daemon.
         neighbours: how many servers its GPU has, itself included; 1 on the CPU.
         first: whether it is the first one of its GPU.
+        thread_percentage: the most of its GPU's SMs that each of its processes may use; None sets no limit.
     """
 
     name: str
@@ -58,9 +60,17 @@ class Seat:
     mps: bool = False
     neighbours: int = 1
     first: bool = True
+    thread_percentage: float | None = None
 
 
-def seats(entries: Sequence[Server], mps: Mps, machine: Machine, *, cpu_asked: bool = False) -> tuple[Seat, ...]:
+def seats(
+    entries: Sequence[Server],
+    mps: Mps,
+    machine: Machine,
+    *,
+    cpu_asked: bool = False,
+    percentages: Mapping[str, float] = MappingProxyType({}),
+) -> tuple[Seat, ...]:
     """One seat for each server process, in the order of the entries, then of the GPUs, then of the replicas.
 
     Args:
@@ -68,6 +78,7 @@ def seats(entries: Sequence[Server], mps: Mps, machine: Machine, *, cpu_asked: b
         mps: whether servers are clients of an MPS daemon; ``auto`` where that can be.
         machine: where they run.
         cpu_asked: whether the CPU was asked for, whatever the entries say of GPUs.
+        percentages: by process, those that are to hold instead of the entries' own.
 
     Raises:
         SpecError: it cannot be done; every fault that was found is in it.
@@ -96,6 +107,7 @@ def seats(entries: Sequence[Server], mps: Mps, machine: Machine, *, cpu_asked: b
                 mps=gpu is not None and mps != "off" and not _no_mps(gpu, machine),
                 neighbours=on_gpus.count(gpu) if gpu is not None else 1,
                 first=all(seat.gpu != gpu for seat in found),
+                thread_percentage=percentages.get(name, entry.thread_percentage),
             )
         )
     for gpu in dict.fromkeys(on_gpus):
@@ -114,13 +126,13 @@ def notes(seats: Sequence[Seat], mps: Mps, machine: Machine, *, cpu_asked: bool 
         if mps == "auto" and reason:
             said.append(f"GPU {gpu.index} is shared in time slices, without MPS: {reason}")
     for seat in seats:
-        limit, processes = seat.entry.thread_percentage, processes_of(seat, machine)
+        limit, processes = seat.thread_percentage, processes_of(seat, machine)
         if seat.mps and limit is not None and processes > 1 and limit * processes > 100:
             said.append(
                 f"{seat.name}: {limit:g}% is the ceiling of each of its processes (tritonserver and "
                 f"{processes - 1} Python instances): together they may use the whole GPU"
             )
-    limited = [seat.name for seat in seats if seat.entry.thread_percentage or seat.entry.memory_limit]
+    limited = [seat.name for seat in seats if seat.thread_percentage or seat.entry.memory_limit]
     if cpu_asked and limited:
         said.append(f"on the CPU nothing limits {', '.join(dict.fromkeys(limited))}")
     return tuple(said)
@@ -174,7 +186,9 @@ def _unserved(entries: Sequence[Server], models: Mapping[str, tuple[str, ...]], 
     left = [name for name in machine.models if name not in served]
     if not left or not entries:
         return []
-    words = f"no server has the model{'s' if len(left) > 1 else ''} {', '.join(left)}; add them to one, or leave them out"
+    words = (
+        f"no server has the model{'s' if len(left) > 1 else ''} {', '.join(left)}; add them to one, or leave them out"
+    )
     origin = entries[0].fault("", words)
     return [Fault(origin.file, origin.line, "servers", words)]
 
@@ -199,8 +213,11 @@ def _faults_on(gpu: Gpu, seats: Sequence[Seat], mps: Mps, machine: Machine) -> l
         if mps == "on":
             faults.append(seats[0].entry.fault("gpus", f"--mps on: {reason}"))
         for seat in seats:
-            for key in ("thread_percentage", "memory_limit"):
-                if getattr(seat.entry, key) is not None:
+            for key, limit in (
+                ("thread_percentage", seat.thread_percentage),
+                ("memory_limit", seat.entry.memory_limit),
+            ):
+                if limit is not None:
                     faults.append(seat.entry.fault(key, f"only MPS can keep this limit on GPU {gpu.index}: {reason}"))
         return faults
     clients = sum(processes_of(seat, machine) for seat in seats)
@@ -227,7 +244,7 @@ def _instance_faults(gpu: Gpu, seats: Sequence[Seat], machine: Machine) -> list[
 
 def _sum_faults(gpu: Gpu, seats: Sequence[Seat]) -> list[Fault]:
     faults = []
-    shares = [(seat, seat.entry.thread_percentage) for seat in seats if seat.entry.thread_percentage is not None]
+    shares = [(seat, seat.thread_percentage) for seat in seats if seat.thread_percentage is not None]
     total = sum(share for _, share in shares)
     if total > 100:
         each = ", ".join(f"{seat.name} {share:g}" for seat, share in shares)
@@ -236,6 +253,8 @@ def _sum_faults(gpu: Gpu, seats: Sequence[Seat]) -> list[Fault]:
     limits = [(seat, seat.entry.memory_limit) for seat in seats if seat.entry.memory_limit is not None]
     if sum(limit for _, limit in limits) > gpu.memory_total:
         each = ", ".join(f"{seat.name} {shown_size(limit)}" for seat, limit in limits)
-        message = f"GPU {gpu.index} has {gpu.memory_total / 2**30:.1f} GiB of memory, less than the limits on it: {each}"
+        message = (
+            f"GPU {gpu.index} has {gpu.memory_total / 2**30:.1f} GiB of memory, less than the limits on it: {each}"
+        )
         faults.append(limits[-1][0].entry.fault("memory_limit", message))
     return faults

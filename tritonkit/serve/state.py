@@ -8,12 +8,12 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tritonkit.errors import LaunchFailed, TritonkitError
-from tritonkit.serve import warden
+from tritonkit.serve import runtime, warden
 from tritonkit.serve.procfs import is_running, start_ticks
 
 # A link is not followed: it exists.
@@ -33,8 +33,16 @@ class ServerState:
         restarts: how often it was started again.
         since: when it came into this phase, in seconds since the epoch.
         reason: why it last ended unasked; empty when it never did.
-        http: the address that it answers on.
         log: its log.
+        kind: ``server``, ``mps`` or ``gateway``.
+        addresses: where it answers, by service (``http``, ``grpc``, ``metrics``).
+        models: the models that it must serve.
+        gpu: the index of its GPU; None where it has none of its own.
+        uuid: that GPU's UUID.
+        thread_percentage: the most of the GPU's SMs that it may use; None without a limit.
+        memory_limit: the most bytes of the GPU's memory that each of its processes may take; None without a limit.
+        control: HAProxy's socket, or the MPS daemon's pipe directory; None for a server.
+        repository: what ``record.fingerprint`` said of the repository when it was loaded.
     """
 
     name: str
@@ -43,8 +51,21 @@ class ServerState:
     restarts: int
     since: float
     reason: str
-    http: str
     log: Path
+    kind: str = "server"
+    addresses: Mapping[str, str] = field(default_factory=dict)
+    models: tuple[str, ...] = ()
+    gpu: int | None = None
+    uuid: str | None = None
+    thread_percentage: float | None = None
+    memory_limit: int | None = None
+    control: Path | None = None
+    repository: str = ""
+
+    @property
+    def http(self) -> str:
+        """The address that it answers HTTP requests on; empty for an MPS daemon."""
+        return self.addresses.get("http", "")
 
 
 @dataclass(frozen=True)
@@ -63,7 +84,9 @@ class Deployment:
         grpc: ``host:port`` for gRPC.
         metrics: ``host:port`` for Prometheus.
         stop_timeout: seconds that each of its processes has for an orderly end.
+        state: ``starting``, ``ready``, ``degraded`` (it was ready, and a process is not) or ``stopping``.
         ready: whether every process was ready when this was written.
+        control: the supervisor's own socket (``serve.control``).
         servers: its processes.
     """
 
@@ -78,7 +101,9 @@ class Deployment:
     grpc: str
     metrics: str
     stop_timeout: float
+    state: str
     ready: bool
+    control: Path
     servers: tuple[ServerState, ...]
 
     @property
@@ -125,25 +150,11 @@ class Claim:
         """
         self.project = project
         self.leftover = 0
-        folder = directory(project)
-        try:
-            _make(folder)
-            self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-        except OSError as error:
-            raise TritonkitError(f"{folder}: cannot be written to: {error.strerror}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            other = recorded(project)
-            who = f" (process {other.pid}, serving {other.repository} at {other.http})" if other else ""
-            raise LaunchFailed(
-                f"a deployment of {project} is up already{who}",
-                hint="See it with: tritonkit status. Stop it with: tritonkit down",
-            ) from None
+        self._lock = _locked(project)
         stale = recorded(project)
         if stale is not None:
             self.leftover = warden.clean(warden.mark(stale.id))
+            runtime.remove(runtime.runtime_directory(stale.id))
         _file(project).unlink(missing_ok=True)
 
     def write(self, deployment: Deployment) -> None:
@@ -156,11 +167,73 @@ class Claim:
             file.write(json.dumps(asdict(deployment), indent=2, default=str) + "\n")
         beside.replace(path)
 
+    def keep(self, deployment: Deployment) -> None:
+        """Put the folder back where somebody has removed it, or a part of it.
+
+        Raises:
+            LaunchFailed: another ``up`` has taken the project meanwhile.
+            TritonkitError: the folder cannot be written to.
+        """
+        folder = directory(self.project)
+        try:
+            there = os.path.samestat(os.fstat(self._lock), os.stat(folder / "lock"))
+        except OSError:
+            there = False
+        if not there:
+            lock = _locked(self.project)
+            os.close(self._lock)
+            self._lock = lock
+        if not there or not _file(self.project).exists() or not (folder / "logs").is_dir():
+            _make(folder)
+            self.write(deployment)
+
     def release(self, *, forget: bool = True) -> None:
         """Give the project back; ``forget`` removes the state file, for the one who wrote it."""
         if forget:
             _file(self.project).unlink(missing_ok=True)
         os.close(self._lock)
+
+
+def refuse_second(project: Path) -> None:
+    """See that no deployment of the project runs; for those who want to know before they begin. Writes nothing.
+
+    Raises:
+        LaunchFailed: one does, or is just coming up.
+    """
+    try:
+        lock = os.open(directory(project) / "lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        raise _up_already(project) from None
+    finally:
+        os.close(lock)
+
+
+def _locked(project: Path) -> int:
+    folder = directory(project)
+    try:
+        _make(folder)
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        raise TritonkitError(f"{folder}: cannot be written to: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise _up_already(project) from None
+    return lock
+
+
+def _up_already(project: Path) -> LaunchFailed:
+    other = recorded(project)
+    who = f" (process {other.pid}, serving {other.repository} at {other.http})" if other else ""
+    return LaunchFailed(
+        f"a deployment of {project} is up already{who}",
+        hint="See it with: tritonkit status. Stop it with: tritonkit down",
+    )
 
 
 def began(pid: int) -> int:
@@ -187,7 +260,7 @@ def _parsed(value: Mapping[str, Any]) -> Deployment:
     # Processes are killed, and files are removed, by these.
     if not _ID.fullmatch(value["id"]) or type(value["pid"]) is not int or value["pid"] < 1:
         raise ValueError("no state of a deployment")
-    servers = tuple(ServerState(**{**server, "log": Path(server["log"])}) for server in value["servers"])
+    servers = tuple(_parsed_server(server) for server in value["servers"])
     return Deployment(
         **{
             **value,
@@ -195,6 +268,19 @@ def _parsed(value: Mapping[str, Any]) -> Deployment:
             "repository": Path(value["repository"]),
             "spec": None if value["spec"] is None else Path(value["spec"]),
             "stop_timeout": float(value["stop_timeout"]),
+            "control": Path(value["control"]),
             "servers": servers,
+        }
+    )
+
+
+def _parsed_server(value: Mapping[str, Any]) -> ServerState:
+    control = value["control"]
+    return ServerState(
+        **{
+            **value,
+            "log": Path(value["log"]),
+            "models": tuple(value["models"]),
+            "control": None if control is None else Path(control),
         }
     )

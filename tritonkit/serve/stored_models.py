@@ -123,7 +123,7 @@ def stored_models(repository: Path, names: Iterable[str]) -> dict[str, StoredMod
         TritonkitError: a folder or a configuration cannot be read.
     """
     try:
-        return {name: _stored(repository / name) for name in names}
+        return {name: _stored(repository.absolute() / name) for name in names}
     except (OSError, UnicodeDecodeError) as error:
         raise TritonkitError(f"{repository}: a model's configuration cannot be read: {error}") from error
 

@@ -12,33 +12,50 @@ import queue
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from typing import TypeVar
 
 from tritonkit.errors import LaunchFailed
-from tritonkit.serve import events, machine, warden
-from tritonkit.serve.processes import Plan, ProcessSpec
-from tritonkit.serve.state import Claim, Deployment, ServerState, began
+from tritonkit.serve import events, machine, phases, runtime, warden
+from tritonkit.serve.phases import State
+from tritonkit.serve.processes import Change, Plan, ProcessSpec
+from tritonkit.serve.record import fingerprint, record
+from tritonkit.serve.state import Claim, Deployment
 from tritonkit.tools.launcher import tied
 
-_ISOLATED_PYTHON = (sys.executable, "-I", "-S")
+T = TypeVar("T")
+UPKEEP_PERIOD = 2.0
+CONTROL = "control.sock"
+# HAProxy takes no new connections then, and ends when those that it has are through.
+_STOP_SIGNAL = {"gateway": signal.SIGUSR1}
 
 
 class Supervisor:
     """Runs one plan."""
 
-    def __init__(self, plan: Plan, claim: Claim) -> None:
-        """Nothing is started yet; the project is ``claim``'s."""
-        self._plan = plan
+    def __init__(self, plan: Plan, claim: Claim, replan: Callable[[Change], Plan] | None = None) -> None:
+        """Nothing is started yet.
+
+        Args:
+            plan: what to run.
+            claim: the right to do so in the plan's project.
+            replan: the plan with a change made, for changes that are asked for while it runs; None allows none.
+        """
+        self.plan = plan
+        self.replan = replan
         self._claim = claim
         self._specs = {spec.name: spec for spec in plan.processes}
+        self._next_specs: dict[str, ProcessSpec] = {}
+        self._repositories: dict[str, str] = {}
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._ended: dict[str, threading.Event] = {}
         self._events: queue.SimpleQueue[events.Event] = queue.SimpleQueue()
-        self._state = machine.begin(tuple(self._specs), plan.policy, time.monotonic())
+        self._changed = threading.Condition()
+        self._runtime = runtime.runtime_directory(plan.deployment)
+        self._state = phases.begin(plan.processes, plan.policy, time.monotonic())
         self._started = time.time()
         self._deployment = self._record()
 
@@ -46,6 +63,31 @@ class Supervisor:
     def deployment(self) -> Deployment:
         """How the deployment is."""
         return self._deployment
+
+    @property
+    def state(self) -> State:
+        """How its processes are."""
+        return self._state
+
+    def spec(self, name: str) -> ProcessSpec:
+        """What a process was last started with."""
+        return self._specs[name]
+
+    def restart(self, name: str, spec: ProcessSpec | None = None) -> None:
+        """Ask for the end of a process and its new start, with ``spec`` from then on; from any thread."""
+        if spec is not None:
+            self._next_specs[name] = spec
+        self._events.put(events.RestartAsked(name))
+
+    def wait(self, what: Callable[[State], T | None]) -> T:
+        """The first true value of ``what``, asked at each change of the state; from any thread but the loop's.
+
+        Whoever calls it must see to it that ``what`` holds when the deployment stops.
+        """
+        with self._changed:
+            while not (value := what(self._state)):
+                self._changed.wait()
+            return value
 
     def stop(self, *, at_once: bool = False) -> None:
         """Ask for the stop; may be called from any thread and from a signal handler.
@@ -64,34 +106,41 @@ class Supervisor:
         Raises:
             LaunchFailed: a process did not come up, or did not stay up.
         """
-        for spec in self._plan.processes:
+        for spec in self.plan.processes:
             if os.path.lexists(spec.log):
                 spec.log.replace(spec.log.with_suffix(".log.1"))
         with ExitStack() as until_cleaned:
+            if len(self.plan.processes) > 1:
+                # A single server has no sockets: those of the supervisor itself come while it starts.
+                runtime.create(self._runtime)
             try:
-                self._loop(on_change, lambda: until_cleaned.enter_context(self._warden()))
+                self._loop(on_change, until_cleaned)
             finally:
                 for ended in self._ended.values():
                     ended.set()
-                for spec in self._plan.processes:
+                for spec in self.plan.processes:
                     warden.clean(spec.mark)
                     shutil.rmtree(spec.cwd, ignore_errors=True)
+                runtime.remove(self._runtime)
         if self._state.failed is not None:
             raise self._failure(self._state.failed)
 
-    def _loop(self, on_change: Callable[[Deployment], None], guard: Callable[[], object]) -> None:
+    def _loop(self, on_change: Callable[[Deployment], None], until_cleaned: ExitStack) -> None:
         event: events.Event = events.Tick()
-        guarded = False
+        keep: Callable[[], None] | None = None
+        kept = time.monotonic()
         while True:
             before = self._state
-            self._state, actions = machine.step(self._state, event, time.monotonic())
+            state, actions = machine.step(before, event, time.monotonic())
+            with self._changed:
+                self._state = state
+                self._changed.notify_all()
             for action in actions:
                 self._act(action)
-            if not guarded:
-                # Everything that can be done while the first server starts is done then. Until it has a stub,
+            if keep is None:
+                # Everything that can be done while the first process starts is done then. Until it has a stub,
                 # nothing outlives us that the warden would have to end.
-                guard()
-                guarded = True
+                keep = self._surround(until_cleaned)
             if self._state != before:
                 self._deployment = self._record()
                 # A full disk must not end what serves; `status` is out of date then.
@@ -100,32 +149,58 @@ class Supervisor:
                 on_change(self._deployment)
             if self._state.over:
                 return
-            event = self._next_event()
+            event = self._next_event(kept + UPKEEP_PERIOD)
+            if time.monotonic() >= kept + UPKEEP_PERIOD:
+                keep()
+                kept = time.monotonic()
 
-    def _next_event(self) -> events.Event:
-        deadline = machine.next_deadline(self._state)
-        timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+    def _surround(self, until_cleaned: ExitStack) -> Callable[[], None]:
+        """Start what is around the processes; what must be called from time to time to keep it there."""
+        from tritonkit.serve.control import ControlServer
+        from tritonkit.serve.guard import Guard
+        from tritonkit.serve.restarts import Restarts
+
+        runtime.create(self._runtime)
+        guard = Guard(self.plan.deployment, self._runtime)
+        until_cleaned.callback(guard.close)
+        control = ControlServer(self._runtime / CONTROL, Restarts(self).answer)
+        until_cleaned.callback(control.close)
+
+        def keep() -> None:
+            guard.keep()
+            with suppress(OSError):
+                self._claim.keep(self._deployment)
+
+        return keep
+
+    def _next_event(self, latest: float) -> events.Event:
+        deadline = phases.next_deadline(self._state)
+        until = latest if deadline is None else min(latest, deadline)
         try:
-            return self._events.get(timeout=timeout)
+            return self._events.get(timeout=max(0.0, until - time.monotonic()))
         except queue.Empty:
             return events.Tick()
 
     def _act(self, action: events.Action) -> None:
-        spec = self._specs[action.name]
+        name = action.name
         if isinstance(action, events.Spawn):
-            self._spawn(spec)
+            self._specs[name] = self._next_specs.pop(name, self._specs[name])
+            self._spawn(self._specs[name])
         elif isinstance(action, events.Terminate):
-            self._children[spec.name].send_signal(signal.SIGTERM)
+            child = self._children[name]
+            child.send_signal(_STOP_SIGNAL.get(self._specs[name].kind, signal.SIGTERM))
         elif isinstance(action, events.Kill):
-            self._children[spec.name].kill()
+            self._children[name].kill()
         else:
-            self._ended[spec.name].set()
-            warden.clean(spec.mark)
+            self._ended[name].set()
+            warden.clean(self._specs[name].mark)
 
     def _spawn(self, spec: ProcessSpec) -> None:
         try:
             shutil.rmtree(spec.cwd, ignore_errors=True)
             spec.cwd.mkdir(parents=True)
+            if spec.folders:
+                self._write(spec)
             with spec.log.open("ab") as log:
                 # A session of its own: Ctrl-C at the terminal is for the supervisor alone.
                 child = subprocess.Popen(
@@ -148,61 +223,30 @@ class Supervisor:
             (_watch, (spec, child.pid, self._events.put, ended)),
         ):
             threading.Thread(target=target, args=arguments, daemon=True).start()
+        if not spec.folders or spec.name not in self._repositories:
+            # A view of the repository keeps the configurations that it was planned with.
+            self._repositories[spec.name] = fingerprint(self.plan.repository) if spec.kind == "server" else ""
 
-    def _warden(self) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [*_ISOLATED_PYTHON, warden.__file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            text=True,
-        )
-        assert process.stdin is not None  # noqa: S101 - for the type checker
-        process.stdin.write(f"{self._plan.deployment}\n")
-        process.stdin.flush()
-        return process
+    @staticmethod
+    def _write(spec: ProcessSpec) -> None:
+        from tritonkit.serve import folders
+
+        for folder in spec.folders:
+            folders.write(folder)
 
     def _record(self) -> Deployment:
-        now, wall = time.monotonic(), time.time()
-        return Deployment(
-            id=self._plan.deployment,
-            pid=os.getpid(),
-            began=began(os.getpid()),
-            started=self._started,
-            project=self._plan.project,
-            repository=self._plan.repository,
-            spec=self._plan.spec,
-            stop_timeout=self._plan.policy.stop_timeout,
-            ready=self._state.ready,
-            servers=tuple(
-                ServerState(
-                    name=process.name,
-                    phase=process.phase.value,
-                    pid=process.pid,
-                    restarts=process.restarts,
-                    since=wall - (now - process.since),
-                    reason=process.reason,
-                    http=self._specs[process.name].addresses["http"],
-                    log=self._specs[process.name].log,
-                )
-                for process in self._state.processes
-            ),
-            **self._plan.addresses,
-        )
+        ahead = time.time() - time.monotonic()
+        control = self._runtime / CONTROL
+        return record(self.plan, self._state, self._specs, self._repositories, control, self._started, ahead)
 
     def _failure(self, name: str) -> LaunchFailed:
         from tritonkit.serve import diagnosis
 
-        process, spec = self._state.process(name), self._specs[name]
-        words = diagnosis.tail(spec.log)
-        message = f"{name} {process.reason}"
+        process = self._state.process(name)
+        reason = process.reason
         if process.failures > 1:
-            message = f"{name} failed {process.failures} times in a row; at last it {process.reason}"
-        if "\n" not in process.reason:
-            complaints = diagnosis.last_errors(words)
-            message += f"\nThe end of its log:\n{complaints}" if complaints else ""
-        return LaunchFailed(f"{message}\nIts log: {spec.log}", process=name, log=spec.log, hint=diagnosis.hint(message))
+            reason = f"failed {process.failures} times in a row; at last it {reason}"
+        return diagnosis.failure(name, reason, self._specs[name].log)
 
 
 def _watch(spec: ProcessSpec, pid: int, post: Callable[[events.Event], None], ended: threading.Event) -> None:

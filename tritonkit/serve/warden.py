@@ -1,10 +1,11 @@
 """Who belongs to a deployment, and how nothing of it is left behind.
 
 Also runs as a program of its own (``python -I -S warden.py``), which outlives the supervisor. Its standard
-input is a pipe whose other end the supervisor alone holds; the first line names the deployment. When the pipe
-closes, the supervisor has ended. After an orderly stop nothing is left to do then; after ``kill -9`` every
-process of the deployment is killed and its shared memory removed. The kernel has killed tritonserver itself
-by then, but a Python stub that hangs notices nothing. So this module uses the standard library alone.
+input is a pipe whose other end the supervisor alone holds; the first line names the deployment, the second the
+folder of its sockets. When the pipe closes, the supervisor has ended. After an orderly stop nothing is left to do
+then; after ``kill -9`` every process of the deployment is killed, and its shared memory and its sockets are removed.
+The kernel has killed tritonserver itself by then, but a Python stub that hangs notices nothing. So this module uses
+the standard library alone.
 """
 
 from __future__ import annotations
@@ -74,10 +75,14 @@ def main() -> None:
     # Only the end of the pipe ends this process: a signal to the whole session must not.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    deployment = sys.stdin.readline().strip()
+    deployment, runtime = (sys.stdin.readline().removesuffix("\n") for _ in range(2))
     sys.stdin.read()
-    if deployment:
+    if deployment and runtime:
         clean(mark(deployment))
+        # Imported where something is to be removed: until then this process is to cost next to nothing.
+        import shutil
+
+        shutil.rmtree(runtime, ignore_errors=True)
 
 
 if __name__ == "__main__":

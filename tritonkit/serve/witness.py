@@ -19,10 +19,9 @@ class Refused(Exception):
 def main() -> None:
     """Look, and print."""
     try:
-        seen = look()
+        print(json.dumps(look()))
     except (OSError, AttributeError, Refused) as error:
-        seen = {"error": str(error)}
-    print(json.dumps(seen))
+        print(json.dumps({"error": str(error)}))
 
 
 def look() -> dict[str, int]:

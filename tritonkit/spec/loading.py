@@ -64,24 +64,28 @@ def load(files: Sequence[FilePath], assignments: Sequence[str], environment: Map
     if spec is None:
         faults.raise_if_any()
         raise AssertionError("a spec that is refused has a fault")
-    _check_servers(spec, models if isinstance(models, dict) else {}, faults)
+    _check_servers(raw.get("servers"), models if isinstance(models, dict) else {}, faults)
     return LoadedSpec(spec, files[0].parent, tuple(files), document.variables, faults)
 
 
-def _check_servers(spec: Spec, models: Mapping[str, Any], faults: Faults) -> None:
+def _check_servers(servers: Any, models: Mapping[str, Any], faults: Faults) -> None:
+    """What no entry can say wrong by itself; entries that are wrong in other ways are looked at as well."""
     names: set[str] = set()
-    for index, server in enumerate(spec.servers or ()):
+    for index, entry in enumerate(servers if isinstance(servers, list) else []):
+        said = entry if isinstance(entry, dict) else {}
         path: Path = ("servers", index)
-        if server.name in names:
-            faults.add((*path, "name"), f"'{server.name}' is the name of two servers")
-        names.add(server.name)
-        for place, model in enumerate(server.models or ()):
-            if model not in models:
-                faults.add((*path, "models", place), f"no model '{model}'{nearest(model, models)}")
-        for key, values in (("models", server.models or ()), ("gpus", server.gpus or ())):
-            twice = next((value for value in values if values.count(value) > 1), None)
-            if twice is not None:
-                faults.add((*path, key), f"{twice!r} is named twice")
+        name = said.get("name")
+        if isinstance(name, str):
+            if name in names:
+                faults.add((*path, "name"), f"'{name}' is the name of two servers")
+            names.add(name)
+        for key in ("models", "gpus"):
+            values = said[key] if isinstance(said.get(key), list) else []
+            for place, value in enumerate(values):
+                if key == "models" and isinstance(value, str) and value not in models:
+                    faults.add((*path, key, place), f"no model '{value}'{nearest(value, models)}")
+                elif value in values[:place]:
+                    faults.add((*path, key, place), f"{shown(value)} is named twice")
 
 
 def _model(raw: Any, path: Path, faults: Faults) -> Model:

@@ -1,0 +1,82 @@
+"""Stands for nvidia-ml-py on a machine without a GPU: the calls that tritonkit makes, over GPUs told by a JSON file.
+
+The file's path is in FAKE_NVML; each GPU is a mapping of the values below that differ. Without a file no driver runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+H200 = {
+    "uuid": "GPU-00000000-0000-0000-0000-000000000000",
+    "name": "NVIDIA H200",
+    "cores": 16896,
+    "total": 150754820096,
+    "used": 0,
+    "capability": [9, 0],
+    "mig": 0,
+    "processes": [],
+}
+_state: dict[str, Any] = {}
+
+
+class NVMLError(Exception):
+    """What every call may raise."""
+
+
+def nvmlInit() -> None:  # noqa: N802 - the names are NVML's
+    file = os.environ.get("FAKE_NVML")
+    if not file:
+        raise NVMLError("Driver Not Loaded")
+    _state["gpus"] = [{**H200, **gpu} for gpu in json.loads(Path(file).read_text())]
+
+
+def nvmlShutdown() -> None:  # noqa: N802
+    _state.clear()
+
+
+def nvmlSystemGetCudaDriverVersion_v2() -> int:  # noqa: N802
+    return 13000
+
+
+def nvmlDeviceGetCount() -> int:  # noqa: N802
+    return len(_state["gpus"])
+
+
+def nvmlDeviceGetHandleByIndex(index: int) -> dict[str, Any]:  # noqa: N802
+    handle: dict[str, Any] = _state["gpus"][index]
+    return handle
+
+
+def nvmlDeviceGetUUID(device: dict[str, Any]) -> str:  # noqa: N802
+    return str(device["uuid"])
+
+
+def nvmlDeviceGetName(device: dict[str, Any]) -> str:  # noqa: N802
+    return str(device["name"])
+
+
+def nvmlDeviceGetMemoryInfo(device: dict[str, Any]) -> SimpleNamespace:  # noqa: N802
+    return SimpleNamespace(total=device["total"], used=device["used"])
+
+
+def nvmlDeviceGetCudaComputeCapability(device: dict[str, Any]) -> list[int]:  # noqa: N802
+    return list(device["capability"])
+
+
+def nvmlDeviceGetNumGpuCores(device: dict[str, Any]) -> int:  # noqa: N802
+    return int(device["cores"])
+
+
+def nvmlDeviceGetMigMode(device: dict[str, Any]) -> list[int]:  # noqa: N802
+    if device["capability"] < [8, 0]:
+        raise NVMLError("Not Supported")
+    return [device["mig"], device["mig"]]
+
+
+def nvmlDeviceGetComputeRunningProcesses(device: dict[str, Any]) -> list[SimpleNamespace]:  # noqa: N802
+    return [SimpleNamespace(pid=pid, usedGpuMemory=memory) for pid, memory in device["processes"]]
