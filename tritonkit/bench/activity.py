@@ -23,6 +23,7 @@ class Activity:
         queue: mean time a request waited for an instance, in microseconds.
         batches: how many executions there were of each batch size.
         cache_hits: requests that the response cache answered.
+        busy: time that instances spent computing, all executions together, in microseconds.
     """
 
     model: str
@@ -33,6 +34,7 @@ class Activity:
     queue: float
     batches: Mapping[int, int]
     cache_hits: int
+    busy: float = 0.0
 
     @property
     def average_batch(self) -> float | None:
@@ -75,6 +77,7 @@ def _difference(model: str, before: Mapping[str, Any], after: Mapping[str, Any])
             if key.startswith("batch ") and count
         },
         cache_hits=change["cache_hit"],
+        busy=change["busy_ns"] / 1000,
     )
 
 
@@ -89,4 +92,7 @@ def _totals(statistics: Mapping[str, Any]) -> Counter[str]:
         totals["queue_ns"] += int(times.get("queue", {}).get("ns", 0))
         for batch in version.get("batch_stats", []):
             totals[f"batch {batch['batch_size']}"] += int(batch["compute_infer"]["count"])
+            totals["busy_ns"] += sum(
+                int(batch[part]["ns"]) for part in ("compute_input", "compute_infer", "compute_output")
+            )
     return totals

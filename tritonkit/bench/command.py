@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tritonkit.bench.levels import Concurrency, Level
+from tritonkit.bench.levels import Concurrency, Intervals, Level, RequestRate
 from tritonkit.client.endpoint import Addresses
 
 # perf_analyzer calls a level stable by its last three windows.
@@ -38,6 +38,10 @@ class Measurement:
     def as_it_comes(self) -> Measurement:
         """Three windows, however much they differ: the figures of a level that never was stable."""
         return Measurement(self.interval_ms, ANY_PERCENTAGE, WINDOWS)
+
+    def over(self, seconds: float) -> Measurement:
+        """Three windows that together last as long as a trace, taken as they come: a trace need not be steady."""
+        return Measurement(max(int(seconds * 1000 / WINDOWS), 1), ANY_PERCENTAGE, WINDOWS)
 
     @property
     def deadline(self) -> float:
@@ -71,12 +75,18 @@ def argv(
     line += ["-b", str(level.batch_size), "--input-data", str(data)]
     if level.shared_memory != "none":
         line += ["--shared-memory", level.shared_memory]
+    if level.sequence_length:
+        line += ["--sequence-length", str(level.sequence_length)]
     if isinstance(level.load, Concurrency):
         line += ["--concurrency-range", str(level.load.requests)]
+        line += ["--async", "--streaming"] if level.streaming else []
     else:
         # Synchronous requests would wait for answers and so send less than the rate.
-        line += ["--async", "--request-rate-range", level.load.number]
-        line += ["--request-distribution", level.load.distribution]
+        line += ["--async", *(["--streaming"] if level.streaming else [])]
+    if isinstance(level.load, RequestRate):
+        line += ["--request-rate-range", level.load.number, "--request-distribution", level.load.distribution]
+    elif isinstance(level.load, Intervals):
+        line += ["--request-intervals", str(level.load.file)]
     line += ["--measurement-interval", str(measurement.interval_ms)]
     line += ["--stability-percentage", f"{measurement.stability_percentage:g}"]
     line += ["--max-trials", str(measurement.max_trials)]

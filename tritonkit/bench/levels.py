@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
+from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar, get_args
 from urllib.parse import quote
 
+from tritonkit.bench import records
 from tritonkit.client.endpoint import Protocol
 from tritonkit.client.signature import Signature
 from tritonkit.errors import Fault, SpecError
@@ -58,7 +60,43 @@ class RequestRate:
         return f"r{self.number}-{self.distribution}"
 
 
-Load: TypeAlias = Concurrency | RequestRate
+@dataclass(frozen=True)
+class Intervals:
+    """An open loop with the times of a trace: requests are sent after these intervals, over and over.
+
+    Attributes:
+        name: what made the intervals, as users call it.
+        per_second: their mean rate, in requests a second.
+        seconds: how long all of them take.
+        digest: of the intervals; two traces with one digest are the same.
+        file: the intervals, in perf_analyzer's form: microseconds, one a line.
+    """
+
+    name: str
+    per_second: float
+    seconds: float
+    digest: str
+    file: Path = field(compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.per_second:.4g}/s {self.name}"
+
+    @property
+    def label(self) -> str:
+        """Short, and fit for the name of a folder."""
+        return f"i-{quote(self.name, safe=' ')}-{self.digest[:8]}"
+
+
+Load: TypeAlias = Concurrency | RequestRate | Intervals
+
+
+def recorded(load: Load) -> records.Load:
+    """A load as a record keeps it."""
+    if isinstance(load, Concurrency):
+        return records.Load("concurrency", load.requests)
+    if isinstance(load, RequestRate):
+        return records.Load("request_rate", load.per_second, load.distribution)
+    return records.Load("intervals", load.per_second, load.name)
 
 
 @dataclass(frozen=True)
@@ -72,6 +110,8 @@ class Level:
         protocol: ``http`` or ``grpc``.
         shared_memory: ``none`` sends tensors in the requests; ``system`` puts them in shared memory.
         version: the model's version; empty lets the server choose.
+        streaming: whether all requests go over one gRPC stream, as decoupled models need it.
+        sequence_length: requests of one sequence, for models that keep a state; 0 for others.
     """
 
     model: str
@@ -80,12 +120,15 @@ class Level:
     protocol: Protocol = "http"
     shared_memory: SharedMemory = "none"
     version: str = ""
+    streaming: bool = False
+    sequence_length: int = 0
 
     @property
     def label(self) -> str:
         """A name for its folder, different for every level of a sweep."""
         parts = [quote(self.model, safe=" "), f"v{self.version}" if self.version else "", self.protocol]
-        parts += ["shm" if self.shared_memory == "system" else "", f"b{self.batch_size}", self.load.label]
+        parts += ["stream" if self.streaming else "", "shm" if self.shared_memory == "system" else ""]
+        parts += [f"seq{self.sequence_length}" if self.sequence_length else "", f"b{self.batch_size}", self.load.label]
         return "-".join(part for part in parts if part)
 
 
@@ -99,6 +142,8 @@ class Axes:
         protocols: how it is asked.
         shared_memories: where tensors travel.
         version: the models' version; empty lets the server choose.
+        streaming: whether requests go over one gRPC stream.
+        sequence_length: requests of one sequence; 0 for models without a state.
     """
 
     loads: tuple[Load, ...]
@@ -106,13 +151,16 @@ class Axes:
     protocols: tuple[Protocol, ...] = ("http",)
     shared_memories: tuple[SharedMemory, ...] = ("none",)
     version: str = ""
+    streaming: bool = False
+    sequence_length: int = 0
 
 
 def levels(models: Iterable[str], axes: Axes) -> list[Level]:
     """Every combination, model by model, the load varying fastest; each once."""
     combined = product(models, axes.protocols, axes.shared_memories, axes.batch_sizes, axes.loads)
     found = (
-        Level(model, load, batch, protocol, memory, axes.version) for model, protocol, memory, batch, load in combined
+        Level(model, load, batch, protocol, memory, axes.version, axes.streaming, axes.sequence_length)
+        for model, protocol, memory, batch, load in combined
     )
     return list(dict.fromkeys(found))
 
@@ -132,8 +180,9 @@ def check(wanted: Iterable[Level], signature: Signature) -> None:
         for size in dict.fromkeys(level.batch_size for level in wanted)
         if size > most
     ]
-    if signature.decoupled:
-        faults.append(Fault("bench", 0, signature.model, "it is decoupled: a request may have any number of answers"))
+    if signature.decoupled and not all(level.streaming for level in wanted):
+        message = "it is decoupled: a request may have any number of answers, which takes streaming over grpc"
+        faults.append(Fault("bench", 0, signature.model, message))
     if any(level.shared_memory == "system" for level in wanted):
         # perf_analyzer names the regions after the tensors. POSIX passes over slashes in front, and refuses others.
         faults += [

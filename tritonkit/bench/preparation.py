@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tritonkit.bench.command import Measurement, interval_for
@@ -48,11 +48,13 @@ class Subject:
         signature: the model.
         data: what is sent.
         measurement: how long to look.
+        instances: how many instances there are of the model, or of each member of an ensemble.
     """
 
     signature: Signature
     data: Data
     measurement: Measurement
+    instances: Mapping[str, int] = field(default_factory=dict)
 
 
 def prepare(
@@ -62,6 +64,7 @@ def prepare(
     *,
     samples: Mapping[str, Mapping[str, str]] | None = None,
     folder: Path | None = None,
+    tried: bool = True,
 ) -> dict[str, Subject]:
     """Everything that the levels' models need, each tried with one request of every kind it will get.
 
@@ -71,36 +74,61 @@ def prepare(
         wish: data and measurement, as the user wants them.
         samples: for each model the values of its inputs where ``wish`` gives none.
         folder: where the paths in ``samples`` start.
+        tried: whether to send those requests; without, windows fit no latency.
 
     Raises:
         SpecError: a level, a value or a shape does not fit a model.
         RequestFailed: the server cannot be reached, has no such model, or refuses the data.
         BenchmarkFailed: it refuses data that was made up for a BYTES input.
     """
-    endpoint = Endpoint(server.http)
     by_model: dict[str, list[Level]] = {}
     for level in levels:
         by_model.setdefault(level.model, []).append(level)
+    endpoint = Endpoint(server.http)
     signatures = {model: signature(endpoint, model, wanted[0].version) for model, wanted in by_model.items()}
     for model, wanted in by_model.items():
         check(wanted, signatures[model])
-    _check_names(list(signatures.values()), wish)
-    subjects = {}
-    for model, wanted in by_model.items():
-        data = make(
-            signatures[model],
-            given=wish.given,
-            samples=(samples or {}).get(model),
-            folder=folder,
-            shapes=wish.shapes,
-            seed=wish.seed,
-            batch_size=max(level.batch_size for level in wanted),
-        )
-        latency = trial(server, signatures[model], data, wanted)
-        interval = wish.interval_ms or interval_for(latency)
-        measurement = Measurement(interval, wish.stability_percentage, wish.max_trials)
-        subjects[model] = Subject(signatures[model], data, measurement)
-    return subjects
+    check_names(signatures.values(), wish)
+    return {
+        model: subject(server, signatures[model], wanted, wish, (samples or {}).get(model), folder, tried=tried)
+        for model, wanted in by_model.items()
+    }
+
+
+def subject(
+    server: Addresses,
+    model: Signature,
+    wanted: Sequence[Level],
+    wish: Wish,
+    samples: Mapping[str, str] | None,
+    folder: Path | None,
+    *,
+    tried: bool = True,
+) -> Subject:
+    """What one model needs for the levels that are wanted of it; arguments and errors are those of ``prepare``."""
+    data = make(
+        model,
+        given=wish.given,
+        samples=samples,
+        folder=folder,
+        shapes=wish.shapes,
+        seed=wish.seed,
+        batch_size=max(level.batch_size for level in wanted),
+    )
+    # A single request is no trial of a model that answers in a stream, or wants sequences.
+    plain = tried and not any(level.streaming or level.sequence_length for level in wanted)
+    latency = trial(server, model, data, wanted) if plain else 0.0
+    measurement = Measurement(wish.interval_ms or interval_for(latency), wish.stability_percentage, wish.max_trials)
+    return Subject(model, data, measurement, _instances(server, model))
+
+
+def _instances(server: Addresses, model: Signature) -> dict[str, int]:
+    endpoint = Endpoint(server.http)
+    found = {}
+    for name in model.members or (model.model,):
+        groups = endpoint.config(name).get("instance_group", [])
+        found[name] = sum(int(group.get("count", 1)) * max(len(group.get("gpus", [])), 1) for group in groups)
+    return found
 
 
 def trial(server: Addresses, signature: Signature, data: Data, wanted: Sequence[Level]) -> float:
@@ -125,7 +153,12 @@ def trial(server: Addresses, signature: Signature, data: Data, wanted: Sequence[
     return longest
 
 
-def _check_names(signatures: Sequence[Signature], wish: Wish) -> None:
+def check_names(signatures: Iterable[Signature], wish: Wish) -> None:
+    """Refuse values for inputs that none of the models has.
+
+    Raises:
+        SpecError: there are such values.
+    """
     known = {tensor.name for one in signatures for tensor in one.inputs}
     faults = [
         Fault(f"input {name}", 0, "", f"no model that is measured has such an input{nearest(name, known)}")

@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from tritonkit.tools.launcher import tied
@@ -17,48 +19,98 @@ _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - POSIX shared memory lies there
 _PROXIES = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")
 # Asked to stop, it waits for the requests in flight, then removes its shared memory.
 _GRACE = 5.0
+_LOOK = 0.01
 
 
-def run(argv: Sequence[str], env: Mapping[str, str], log: Path, *, deadline: float, regions: Iterable[str]) -> bool:
-    """Run perf_analyzer to its end, however that comes about.
+@dataclass(frozen=True)
+class Job:
+    """One perf_analyzer to run.
 
-    Interrupted (KeyboardInterrupt or any other exception), it is stopped before the exception goes on.
-
-    Args:
+    Attributes:
         argv: its command line, with an absolute path first.
         env: variables on top of our own.
         log: where everything that it writes is appended.
         deadline: seconds after which it is stopped.
         regions: the shared memory that it makes, by name; empty when it makes none. What it leaves is removed.
+    """
 
-    Returns:
-        Whether it ended by itself. Its exit code is not told: it says nothing.
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    log: Path
+    deadline: float
+    regions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a job ended. Its exit code is not told: it says nothing.
+
+    Attributes:
+        itself: whether it ended by itself, before its deadline.
+        began: when it was started, on the clock of ``time.monotonic``.
+        seconds: how long it ran.
+    """
+
+    itself: bool
+    began: float
+    seconds: float
+
+
+def run(jobs: Sequence[Job], watch: Callable[[Sequence[int]], object] = tuple) -> list[Ended]:
+    """Run perf_analyzers at the same time, all to their ends, however those come about.
+
+    Interrupted (KeyboardInterrupt or any other exception), they are stopped before the exception goes on.
+
+    Args:
+        jobs: what to run.
+        watch: called once, with the process of each job, when all are started.
     """
     inherited = {name: value for name, value in os.environ.items() if name.lower() not in _PROXIES}
-    places = (_place(region) for region in regions)
+    places = (_place(region) for job in jobs for region in job.regions)
     made = [place for place in places if place is not None and not place.exists()]
     # SIGINT lets it remove its shared memory also when we are killed; without any, nothing is to be waited for.
     end_with_us = signal.SIGINT if made else signal.SIGKILL
-    process = None
+    processes: list[subprocess.Popen[bytes]] = []
     try:
-        with log.open("ab") as sink, _interrupts_held_back():
-            process = subprocess.Popen(
-                tied(argv, end_with_us),
-                env=inherited | dict(env),
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        process.wait(deadline)
-    except subprocess.TimeoutExpired:
-        return False
+        with _interrupts_held_back():
+            for job in jobs:
+                with job.log.open("ab") as sink:
+                    process = subprocess.Popen(
+                        tied(job.argv, end_with_us),
+                        env=inherited | dict(job.env),
+                        stdin=subprocess.DEVNULL,
+                        stdout=sink,
+                        stderr=subprocess.STDOUT,
+                        start_new_session=True,
+                    )
+                processes.append(process)
+        began = time.monotonic()
+        watch([process.pid for process in processes])
+        return _wait(jobs, processes, began)
     finally:
-        if process is not None:
+        for process in processes:
             _stop(process)
         for place in made:
             place.unlink(missing_ok=True)
-    return True
+
+
+def _wait(jobs: Sequence[Job], processes: Sequence[subprocess.Popen[bytes]], began: float) -> list[Ended]:
+    seconds: dict[int, float] = {}
+    while len(seconds) < len(jobs):
+        for index, (job, process) in enumerate(zip(jobs, processes, strict=True)):
+            if index in seconds:
+                continue
+            spent = time.monotonic() - began
+            try:
+                # One alone is waited for; of several, each is looked at often enough to know when it ended.
+                process.wait(job.deadline - spent if len(jobs) == 1 else _LOOK)
+            except subprocess.TimeoutExpired:
+                if spent < job.deadline and len(jobs) > 1:
+                    continue
+                seconds[index] = -1.0
+                continue
+            seconds[index] = time.monotonic() - began
+    return [Ended(seconds[index] >= 0, began, max(seconds[index], 0.0)) for index in range(len(jobs))]
 
 
 @contextmanager

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -40,41 +39,40 @@ class Machine:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where figures come from.
+    """Where figures come from, whatever is measured.
 
     Attributes:
         tritonkit: tritonkit's version.
         perf_analyzer: perf_analyzer's version.
-        started: when the sweep began, in ISO 8601.
-        server: the server's name, version and addresses.
         machine: what perf_analyzer ran on.
-        models: each model's configuration, as the server gives it.
     """
 
     tritonkit: str
     perf_analyzer: str
-    started: str
-    server: Mapping[str, str]
     machine: Machine
-    models: Mapping[str, Mapping[str, Any]]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values that JSON can hold."""
+        return asdict(self)
 
 
-def gather(server: Addresses, analyzer: PerfAnalyzer, models: Iterable[str]) -> Provenance:
-    """Where the figures of a sweep that begins now come from.
+def gather(analyzer: PerfAnalyzer) -> Provenance:
+    """Where figures that are measured now come from."""
+    return Provenance(__version__, analyzer.version, this_machine())
+
+
+def of_server(server: Addresses, models: Iterable[str]) -> dict[str, Any]:
+    """What a server says of itself and of its models: name, version, addresses, and each model's configuration.
 
     Raises:
-        RequestFailed: the server cannot be reached, or has no such model.
+        RequestFailed: it cannot be reached, or has no such model.
     """
     endpoint = Endpoint(server.http)
     told = endpoint.server_metadata()
-    return Provenance(
-        tritonkit=__version__,
-        perf_analyzer=analyzer.version,
-        started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        server={"name": str(told["name"]), "version": str(told["version"]), **asdict(server)},
-        machine=this_machine(),
-        models={model: endpoint.config(model) for model in models},
-    )
+    return {
+        "server": {"name": str(told["name"]), "version": str(told["version"]), **asdict(server)},
+        "models": {model: endpoint.config(model) for model in models},
+    }
 
 
 def this_machine() -> Machine:

@@ -31,6 +31,7 @@ _COLUMNS = {
 _REQUIRED = ("throughput", "latency_p50", "latency_p90", "latency_p95", "latency_p99")
 _PASS = re.compile(r"Pass \[\d+\] throughput: (\S+) infer/sec\. Avg latency: (\d+) usec")
 _REQUESTS = re.compile(r"^\s*Request count: (\d+)", re.MULTILINE)
+_SENT = re.compile(r"Avg send request rate: (\S+) infer/sec")
 _DELAYED = re.compile(r"(\d+(?:\.\d+)?)% of the requests were delayed")
 _CHATTER = re.compile(
     r"Pass \[\d+\] throughput|\*\*\*|Batch size:|Service Kind:|Using |Stabilizing|Measurement window:"
@@ -123,6 +124,12 @@ def requests(log: str) -> int | None:
     """How many requests the row of this log rests on; None when it does not say."""
     found = _REQUESTS.findall(log)
     return int(found[-1]) if found else None
+
+
+def sent(log: str) -> float | None:
+    """The requests a second that perf_analyzer sent; None when it does not say: it does with request rates only."""
+    found = _SENT.findall(log)
+    return float(found[-1]) if found else None
 
 
 def delayed(log: str) -> float:

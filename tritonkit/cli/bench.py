@@ -1,30 +1,20 @@
-"""``tritonkit bench``."""
+"""``tritonkit bench``: a study from a file, or a short one from options. Both run in one way."""
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tritonkit.cli.console import progress
-from tritonkit.cli.points import failure, print_points, title_of
-from tritonkit.cli.served import served
-from tritonkit.cli.target import GrpcUrl, Url, addresses
+from tritonkit.cli.target import GrpcUrl, Url
 
 if TYPE_CHECKING:
-    from tritonkit.bench.levels import Axes, Distribution, Level, Load
-    from tritonkit.bench.preparation import Subject, Wish
-    from tritonkit.bench.sweep import Point
-    from tritonkit.client.endpoint import Addresses
-    from tritonkit.tools.perf_analyzer import PerfAnalyzer
+    from tritonkit.bench.levels import Load
 
 _DEFAULT_CONCURRENCY = "1,2,4,8"
-_DEFAULT_SERVER = "127.0.0.1"
 
 
 def register(app: typer.Typer) -> None:
@@ -33,8 +23,12 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
-    models: Annotated[
-        list[str] | None, typer.Argument(help="The models, one after the other (default: every one that is ready).")
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[STUDY.yaml [OVERLAY]...|MODEL...]",
+            help="A study with its overlays; or models, one after the other (default: every one that is ready).",
+        ),
     ] = None,
     concurrency: Annotated[
         str | None,
@@ -47,13 +41,25 @@ def bench(
         typer.Option("--request-rate", metavar="RANGE", help="Requests a second, sent whatever the server does."),
     ] = None,
     distribution: Annotated[
-        Literal["constant", "poisson"], typer.Option("--request-distribution", help="How request rates are spaced.")
-    ] = "constant",
-    batch_size: Annotated[str, typer.Option("--batch-size", "-b", metavar="RANGE", help="Items in one request.")] = "1",
-    protocol: Annotated[str, typer.Option(help="How to ask: http, grpc, or http,grpc to compare.")] = "http",
+        Literal["constant", "poisson"] | None,
+        typer.Option("--request-distribution", help="How request rates are spaced (default: constant)."),
+    ] = None,
+    batch_size: Annotated[
+        str | None, typer.Option("--batch-size", "-b", metavar="RANGE", help="Items in one request (default: 1).")
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="How to ask: http, grpc, or http,grpc to compare (default: http).")
+    ] = None,
     shared_memory: Annotated[
-        str, typer.Option("--shared-memory", help="Where tensors travel: none, system, or none,system.")
-    ] = "none",
+        str | None,
+        typer.Option("--shared-memory", help="Where tensors travel: none, system, or none,system (default: none)."),
+    ] = None,
+    streaming: Annotated[
+        bool, typer.Option("--streaming", help="All requests over one gRPC stream, as decoupled models need it.")
+    ] = False,
+    sequence_length: Annotated[
+        int, typer.Option("--sequence-length", min=0, help="Requests of one sequence, for models that keep a state.")
+    ] = 0,
     inputs: Annotated[
         list[str] | None,
         typer.Option(
@@ -67,17 +73,25 @@ def bench(
         list[str] | None,
         typer.Option("--shape", metavar="NAME:SIZES", help="Shape of one item where it is open: X:3,224,224."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the data that is made.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of the data that is made, and of the order of points (default: 0).")
+    ] = None,
+    warmup: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="Under load before each point (default: 1).")
+    ] = None,
+    repeats: Annotated[int | None, typer.Option(min=1, max=100, help="Of each point (default: 1).")] = None,
     interval: Annotated[
         int | None,
         typer.Option("--measurement-interval", min=100, help="One window, in ms (default: by the model's latency)."),
     ] = None,
     stability: Annotated[
-        float, typer.Option("--stability-percentage", min=0.1, help="How far three windows may differ.")
-    ] = 10.0,
+        float | None,
+        typer.Option("--stability-percentage", min=0.1, help="How far three windows may differ (default: 10)."),
+    ] = None,
     trials: Annotated[
-        int, typer.Option("--max-trials", min=3, help="Windows to try before a level is called unstable.")
-    ] = 10,
+        int | None,
+        typer.Option("--max-trials", min=3, help="Windows to try before a level is called unstable (default: 10)."),
+    ] = None,
     url: Url = None,
     grpc_url: GrpcUrl = None,
     targets: Annotated[
@@ -91,160 +105,91 @@ def bench(
     model_version: Annotated[
         str, typer.Option("--model-version", help="The version (default: the server's choice).", show_default=False)
     ] = "",
-    target: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for the results (default: benchmarks-TIME).")
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Replace one value of the study: repeats=5."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print perf_analyzer's command lines only.")] = False,
+    find: Annotated[
+        str | None,
+        typer.Option(metavar="GOAL", help="Search the axes instead of measuring all: max-throughput, min-p99 ..."),
+    ] = None,
+    subject_to: Annotated[
+        list[str] | None,
+        typer.Option("--subject-to", metavar="LIMIT", help="What a found point must meet: 'p99<20ms'."),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Measure points again that the folder has; the old ones are kept aside.")
+    ] = False,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the results (default: NAME-results, or benchmarks-TIME)."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the points and perf_analyzer's command lines only.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
-    """Measure models with perf_analyzer, one process a load level; without a server one is started meanwhile."""
-    from tritonkit.bench.levels import PROTOCOLS, SHARED_MEMORIES, Axes, choices, levels, whole_numbers
-    from tritonkit.bench.preparation import Wish, prepare
-    from tritonkit.bench.results import refuse_occupied
-    from tritonkit.client.tensors import parse_inputs
-    from tritonkit.repository.samples import samples
-    from tritonkit.tools import perf_analyzer
+    """Measure models with perf_analyzer: a whole study of deployments from a file, or models of a server."""
+    from tritonkit.bench.objective import read_objective
+    from tritonkit.cli import studies
 
-    wish = Wish(parse_inputs(inputs or []), _shapes(shape or []), seed, interval, stability, trials)
+    objective = read_objective(find, subject_to or [])
+    if names and all(Path(name).suffix in (".yaml", ".yml") for name in names):
+        own = {
+            "--concurrency": concurrency, "--request-rate": request_rate, "--request-distribution": distribution,
+            "--batch-size": batch_size, "--protocol": protocol, "--shared-memory": shared_memory, "--input": inputs,
+            "--shape": shape, "--seed": seed, "--warmup": warmup, "--repeats": repeats, "--url": url,
+            "--measurement-interval": interval, "--stability-percentage": stability, "--max-trials": trials,
+            "--grpc-url": grpc_url, "--serve": targets, "--model-version": model_version or None,
+            "--streaming": streaming or None, "--sequence-length": sequence_length or None,
+        }  # fmt: skip
+        given = [option for option, value in own.items() if value is not None]
+        if given:
+            raise typer.BadParameter(f"{', '.join(given)}: a study says this itself; replace a value with --set")
+        studies.run_file([Path(name) for name in names], assignments or [], folder, objective, fresh, dry_run, as_json)
+        return
+    if assignments:
+        raise typer.BadParameter("--set replaces values of a study, and there is none: use the other options")
+    from tritonkit.bench.levels import PROTOCOLS, SHARED_MEMORIES, Axes, choices, whole_numbers
+    from tritonkit.bench.preparation import Wish
+    from tritonkit.client.tensors import parse_inputs
+
+    wish = Wish(
+        parse_inputs(inputs or []), _shapes(shape or []), seed or 0, interval,
+        10.0 if stability is None else stability, 10 if trials is None else trials,
+    )  # fmt: skip
     axes = Axes(
         loads=_loads(concurrency, request_rate, distribution),
-        batch_sizes=tuple(whole_numbers("--batch-size", batch_size)),
-        protocols=choices("--protocol", protocol, PROTOCOLS),
-        shared_memories=choices("--shared-memory", shared_memory, SHARED_MEMORIES),
+        batch_sizes=tuple(whole_numbers("--batch-size", "1" if batch_size is None else batch_size)),
+        protocols=choices("--protocol", "http" if protocol is None else protocol, PROTOCOLS),
+        shared_memories=choices("--shared-memory", "none" if shared_memory is None else shared_memory, SHARED_MEMORIES),
         version=model_version,
+        streaming=streaming,
+        sequence_length=sequence_length,
     )
-    folder = target or Path(time.strftime("benchmarks-%Y%m%d-%H%M%S"))
-    analyzer = perf_analyzer.find()
-    if dry_run:
-        _print_plan(models, axes, wish, analyzer, url, grpc_url, folder)
-        return
-    refuse_occupied(folder)
-    with _server(url, grpc_url, targets or []) as (server, repository):
-        wanted = levels(models or _ready_models(server), axes)
-        texts, start = samples(repository, os.environ) if repository else ({}, None)
-        subjects = prepare(server, wanted, wish, samples=texts, folder=start)
-        points = _sweep(wanted, subjects, server, analyzer, folder, as_json=as_json)
-    failed = failure(points, len(wanted), folder)
-    if failed is not None:
-        raise failed
-
-
-@contextmanager
-def _server(url: str | None, grpc_url: str | None, targets: Sequence[Path]) -> Iterator[tuple[Addresses, Path | None]]:
-    """The server to measure: the one named, the project's own, or one that lives as long as the block.
-
-    And the repository that it serves; None for one that is named, which may serve anything.
-    """
-    from tritonkit import serve
-    from tritonkit.client.endpoint import Addresses
-    from tritonkit.serve.state import recorded
-
-    deployment = None if url else recorded(Path.cwd())
-    if url is not None or (deployment is not None and deployment.alive):
-        yield addresses(url, grpc_url), deployment.repository if deployment else None
-        return
-    _refuse_alone(grpc_url)
-    repository = served(targets, []).repository
-    request = serve.Request(
-        repository.resolve(), project=Path.cwd(), ports=dict.fromkeys(("http", "grpc", "metrics"), 0)
+    if streaming and "http" in axes.protocols:
+        raise typer.BadParameter("streams need gRPC: give --protocol grpc", param_hint="--streaming")
+    target = studies.target_of(url, grpc_url, targets or [], dry_run=dry_run)
+    short = studies.short(
+        target, names or [], axes, wish, repeats=repeats or 1, warmup=1.0 if warmup is None else warmup
     )
-    plan = serve.plan(request, serve.survey(request))
-    typer.echo(f"no server runs here; serving {repository} for the time of the benchmark", err=True)
-    with serve.up(plan) as started:
-        yield Addresses(started.http, started.grpc), repository
+    where = folder or Path(time.strftime("benchmarks-%Y%m%d-%H%M%S"))
+    studies.run(short, target, where, objective, fresh=fresh, dry_run=dry_run, as_json=as_json)
 
 
-def _sweep(
-    wanted: Sequence[Level],
-    subjects: Mapping[str, Subject],
-    server: Addresses,
-    analyzer: PerfAnalyzer,
-    folder: Path,
-    *,
-    as_json: bool,
-) -> list[Point]:
-    """Measure, keep the files of the results folder current, and print what there is, however it ends."""
-    from rich.markup import escape
-
-    from tritonkit.bench import results
-    from tritonkit.bench.provenance import gather
-    from tritonkit.bench.sweep import measure
-
-    provenance = gather(server, analyzer, subjects)
-    results.create(folder)
-    points: list[Point] = []
-    state = "interrupted"
-    try:
-        with progress() as bars:
-            bar = bars.add_task(escape(title_of(wanted[0])), total=len(wanted))
-            for point in measure(wanted, subjects, server, analyzer, folder):
-                points.append(point)
-                results.write(folder, points, provenance, planned=len(wanted), state="running")
-                following = wanted[min(len(points), len(wanted) - 1)]
-                bars.update(bar, advance=1, description=escape(title_of(following)))
-        state = "complete" if len(points) == len(wanted) else "the server does not answer any more"
-    finally:
-        if points:
-            results.write(folder, points, provenance, planned=len(wanted), state=state)
-            print_points(points, folder, as_json=as_json)
-    return points
-
-
-def _print_plan(
-    models: Sequence[str] | None,
-    axes: Axes,
-    wish: Wish,
-    analyzer: PerfAnalyzer,
-    url: str | None,
-    grpc_url: str | None,
-    folder: Path,
-) -> None:
-    """Print the command lines; with the models and the addresses of the server, where there is one to ask."""
-    from tritonkit.bench.command import Measurement, argv, shell_line
-    from tritonkit.bench.levels import levels
-    from tritonkit.bench.sweep import data_file, report_file
-    from tritonkit.serve.state import recorded
-
-    deployment = recorded(Path.cwd())
-    known = url is not None or (deployment is not None and deployment.alive)
-    if not known:
-        _refuse_alone(grpc_url)
-    server = addresses(url if known else _DEFAULT_SERVER, grpc_url)
-    wanted = levels(models or (_ready_models(server) if known else ["MODEL"]), axes)
-    interval = wish.interval_ms or Measurement().interval_ms
-    measurement = Measurement(interval, wish.stability_percentage, wish.max_trials)
-    for level in wanted:
-        data, report = data_file(folder, level.model), report_file(folder, level)
-        line = argv(analyzer.binary, level, server, measurement, data=data, report=report)
-        typer.echo(shell_line(line, analyzer.env))
-
-
-def _refuse_alone(grpc_url: str | None) -> None:
-    if grpc_url is not None:
-        raise typer.BadParameter(
-            "it is the second address of a server, and there is none: give --url as well", param_hint="--grpc-url"
-        )
-
-
-def _ready_models(server: Addresses) -> list[str]:
-    from tritonkit.client.endpoint import Endpoint
-    from tritonkit.errors import RequestFailed
-
-    names = list(dict.fromkeys(state.name for state in Endpoint(server.http).index() if state.state == "READY"))
-    if not names:
-        raise RequestFailed(f"{server.http}: no model is ready there")
-    return names
-
-
-def _loads(concurrency: str | None, request_rate: str | None, distribution: Distribution) -> tuple[Load, ...]:
+def _loads(concurrency: str | None, request_rate: str | None, distribution: str | None) -> tuple[Load, ...]:
     from tritonkit.bench.levels import Concurrency, RequestRate, numbers, whole_numbers
 
     loads: list[Load] = []
-    if concurrency or not request_rate:
-        values = whole_numbers("--concurrency", concurrency or _DEFAULT_CONCURRENCY)
+    if concurrency is not None or request_rate is None:
+        values = whole_numbers("--concurrency", _DEFAULT_CONCURRENCY if concurrency is None else concurrency)
         loads += [Concurrency(value) for value in values]
-    if request_rate:
-        loads += [RequestRate(value, distribution) for value in numbers("--request-rate", request_rate)]
+    if request_rate is not None:
+        spaced: Literal["constant", "poisson"] = "poisson" if distribution == "poisson" else "constant"
+        loads += [RequestRate(value, spaced) for value in numbers("--request-rate", request_rate)]
+    elif distribution is not None:
+        message = "it says how request rates are spaced, and there is none: give --request-rate"
+        raise typer.BadParameter(message, param_hint="--request-distribution")
     return tuple(loads)
 
 

@@ -1,4 +1,4 @@
-"""How measured load levels look on the terminal."""
+"""How measured points look on the terminal."""
 
 from __future__ import annotations
 
@@ -11,79 +11,134 @@ import typer
 from tritonkit.cli.console import print_json, print_table
 
 if TYPE_CHECKING:
-    from tritonkit.bench.levels import Level
-    from tritonkit.bench.sweep import Point
+    from tritonkit.bench.records import Record
     from tritonkit.errors import BenchmarkFailed
 
+_FIGURES = ("infer/s", "p50", "p95", "p99", "queue", "compute", "batch")
 
-def failure(points: Sequence[Point], planned: int, folder: Path) -> BenchmarkFailed | None:
-    """The error of a sweep in which levels failed or were not tried; None for one without."""
+
+def failure(records: Sequence[Record], planned: int, folder: Path, ended: str) -> BenchmarkFailed | None:
+    """The error of a study in which points failed or were not tried; None for one without."""
     from tritonkit.errors import BenchmarkFailed
 
-    failed = [point for point in points if point.row is None]
-    if not failed and len(points) == planned:
+    failed = [record for record in records if record.status in ("failed", "unbuilt")]
+    if not failed and len(records) == planned:
         return None
-    lines = [f"{len(failed)} of {planned} load levels failed"]
-    lines += [f"{title_of(point.level)}: {point.error}" for point in failed]
-    if len(points) < planned:
-        lines.append(f"{planned - len(points)} more were not tried: the server does not answer any more")
+    lines = [f"{len(failed)} of {planned} points failed"]
+    lines += [f"{title_of(record)}: {record.error or '; '.join(record.notes)}" for record in failed]
+    if len(records) < planned:
+        lines.append(f"{planned - len(records)} more were not tried: {ended}")
     return BenchmarkFailed("\n".join(lines), hint=f"perf_analyzer's logs and command lines are in {folder}")
 
 
-def print_points(points: Sequence[Point], folder: Path, *, as_json: bool) -> None:
+def print_points(records: Sequence[Record], folder: Path, *, as_json: bool) -> None:
     """A table with notes below it, or everything as JSON."""
-    from tritonkit.bench.results import point_document
-
     if as_json:
-        print_json({"folder": str(folder), "points": [point_document(point) for point in points]})
+        print_json({"folder": str(folder), "points": [record.as_json() for record in records]})
         return
-    levels = [point.level for point in points]
     varied: dict[str, list[str]] = {
-        "model": [level.model for level in levels],
-        "protocol": [level.protocol for level in levels],
-        "memory": [level.shared_memory for level in levels],
-        "batch": [str(level.batch_size) for level in levels],
+        "experiment": [record.experiment for record in records],
+        "deployment": [deployment_of(record) for record in records],
+        "model": [record.model for record in records],
+        "with": ["+".join(name for name in record.together if name != record.model) for record in records],
+        "protocol": [record.protocol for record in records],
+        "memory": [record.shared_memory for record in records],
+        "batch size": [str(record.batch_size) for record in records],
     }
     shown = [name for name, values in varied.items() if len(set(values)) > 1]
-    load, loads = _load_column(levels)
+    load, loads = _load_column(records)
     # Notes are sentences: below the table they leave it narrow enough for 80 columns.
-    marked = [f"{text} !" if point.notes else text for point, text in zip(points, loads, strict=True)]
-    figures = ("infer/s", "p50", "p90", "p95", "p99", "queue", "compute", "batch")
+    marked = [f"{text} !" if record.notes else text for record, text in zip(records, loads, strict=True)]
     rows = [
-        (*(varied[name][index] for name in shown), marked[index], *_figures(point))
-        for index, point in enumerate(points)
+        (*(varied[name][index] for name in shown), marked[index], *_figures(record), record.limit)
+        for index, record in enumerate(records)
     ]
-    title = f"{', '.join(dict.fromkeys(varied['model']))}: times in ms"
-    columns = (*("batch size" if name == "batch" else name for name in shown), load, *figures)
-    print_table(columns, rows, title=title, right=("batch size", load, *figures))
-    for point in points:
-        if point.notes:
-            typer.echo(f"! {title_of(point.level)}: {', '.join(point.notes)}")
+    repeats = max((len(record.repeats) for record in records), default=1)
+    medians = f", medians of {repeats}" if repeats > 1 else ""
+    title = f"{', '.join(dict.fromkeys(varied['model']))}: times in ms{medians}"
+    print_table((*shown, load, *_FIGURES, "limit"), rows, title=title, right=("batch size", load, *_FIGURES))
+    _print_interference(records)
+    for record in records:
+        if record.notes:
+            typer.echo(f"! {title_of(record)}: {', '.join(record.notes)}")
     typer.echo(f"results: {folder}")
 
 
-def _load_column(levels: Sequence[Level]) -> tuple[str, list[str]]:
+def deployment_of(record: Record) -> str:
+    """What of the deployment is varied, in words; empty where nothing is."""
+    from tritonkit.bench.axes import shown_value
+
+    if record.variant:
+        return record.variant
+    parts = [f"{path.rsplit('.', 1)[-1]}={shown_value(value)}" for path, value in record.configuration.items()]
+    return ", ".join(parts)
+
+
+def title_of(record: Record) -> str:
+    """One point in words."""
+    memory = "" if record.shared_memory == "none" else f" with {record.shared_memory} shared memory"
+    others = [name for name in record.together if name != record.model]
+    together = f", together with {', '.join(others)}" if others else ""
+    where = deployment_of(record)
+    return (
+        f"{f'{where}: ' if where else ''}{record.model}, batch {record.batch_size}, {record.protocol}{memory}, "
+        f"{record.load}{together}"
+    )
+
+
+def _print_interference(records: Sequence[Record]) -> None:
+    from tritonkit.bench.colocation import interference
+
+    found = interference(records)
+    if not found:
+        return
+    from tritonkit.bench import figures
+
+    rows = []
+    for one in found:
+        times = (figures.median(one.alone, "latency_p99"), figures.median(one.together, "latency_p99"))
+        others = ", ".join(name for name in one.together.together if name != one.together.model)
+        shown = [f"{time / 1000:.2f}" for time in times if time is not None]
+        ratios = (f"{one.p99_ratio:.2f}", f"{100 * one.throughput_kept:.0f}%")
+        rows.append((deployment_of(one.together), one.together.model, others, *shown, *ratios))
+    columns = ("deployment", "model", "beside", "p99 alone", "p99 together", "ratio", "throughput kept")
+    first = 0 if any(row[0] for row in rows) else 1
+    title = "interference: times in ms"
+    print_table(columns[first:], [row[first:] for row in rows], title=title, right=columns[-4:])
+
+
+def _load_column(records: Sequence[Record]) -> tuple[str, list[str]]:
     """Its heading and its cells, as short as the kinds of load allow."""
-    from tritonkit.bench.levels import Concurrency
-
-    if all(isinstance(level.load, Concurrency) for level in levels):
-        return "concurrent", [level.load.label.removeprefix("c") for level in levels]
-    return "load", [str(level.load) for level in levels]
+    if all(record.load.kind == "concurrency" for record in records):
+        return "concurrent", [f"{record.load.value:g}" for record in records]
+    return "load", [str(record.load) for record in records]
 
 
-def _figures(point: Point) -> tuple[str, ...]:
-    if point.row is None:
-        return ("-",) * 8
-    row = point.row
-    times = (row.latency_p50, row.latency_p90, row.latency_p95, row.latency_p99, point.queue, row.compute)
-    # Of an ensemble those of its members, in its order: it has no batches of its own.
-    computed = point.server[1:] or point.server[:1]
-    batches = [f"{one.average_batch:.1f}" if one.average_batch else "-" for one in computed]
+def _figures(record: Record) -> tuple[str, ...]:
+    if not record.repeats:
+        return ("-",) * len(_FIGURES)
+    from tritonkit.bench import figures
+
+    names = ("latency_p50", "latency_p95", "latency_p99", "queue", "compute")
+    times = (figures.median(record, name) for name in names)
     milliseconds = ("-" if value is None else f"{value / 1000:.2f}" for value in times)
-    return (f"{row.throughput:.1f}", *milliseconds, "/".join(batches))
+    return (_throughput(record), *milliseconds, _batches(record))
 
 
-def title_of(level: Level) -> str:
-    """One load level in words."""
-    memory = "" if level.shared_memory == "none" else f" with {level.shared_memory} shared memory"
-    return f"{level.model}, batch {level.batch_size}, {level.protocol}{memory}, {level.load}"
+def _throughput(record: Record) -> str:
+    from tritonkit.bench import figures
+
+    median, interval = figures.median(record, "throughput"), figures.interval(record, "throughput")
+    reach = f" ±{(interval.high - interval.low) / 2:.2g}" if interval is not None else ""
+    return f"{median:.1f}{reach}"
+
+
+def _batches(record: Record) -> str:
+    """The average batch; of an ensemble those of its members, in its order: it has no batches of its own."""
+    from tritonkit.bench import figures
+
+    last = record.repeats[-1]
+    if last.members:
+        return "/".join(f"{value:.1f}" for value in last.members.values())
+    average = figures.median(record, "average_batch")
+    return "-" if average is None else f"{average:.1f}"

@@ -38,11 +38,23 @@ _Entry = tuple[yaml.ScalarNode, yaml.Node]
 
 
 class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """The safe loader, with YAML 1.2's booleans: ``on``, ``off``, ``yes`` and ``no`` are words, as are dates."""
+    """The safe loader, with YAML 1.2's booleans and numbers.
+
+    ``on``, ``off``, ``yes`` and ``no`` are words, as are dates, and ``1:16:2``, which YAML 1.1 takes for 4,562.
+    """
+
+
+def _without_colons(tag: str, pattern: re.Pattern[str]) -> re.Pattern[str]:
+    numbers = (f"{TAG}int", f"{TAG}float")
+    return re.compile(f"(?!.*:)(?:{pattern.pattern})", pattern.flags) if tag in numbers else pattern
 
 
 Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (f"{TAG}bool", f"{TAG}timestamp")]
+    first: [
+        (tag, _without_colons(tag, pattern))
+        for tag, pattern in resolvers
+        if tag not in (f"{TAG}bool", f"{TAG}timestamp")
+    ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 Loader.add_implicit_resolver(f"{TAG}bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))

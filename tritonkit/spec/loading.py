@@ -60,7 +60,7 @@ def load(files: Sequence[FilePath], assignments: Sequence[str], environment: Map
     models = raw.get("models")
     if isinstance(models, dict):
         raw["models"] = {name: _model(value, ("models", name), faults) for name, value in models.items()}
-    spec = _validated(Spec, raw, (), faults)
+    spec = validated(Spec, raw, (), faults)
     if spec is None:
         faults.raise_if_any()
         raise AssertionError("a spec that is refused has a fault")
@@ -94,10 +94,10 @@ def _model(raw: Any, path: Path, faults: Faults) -> Model:
         return Model()
     own = {key: value for key, value in raw.items() if key in OWN_KEYS}
     fields = {key: value for key, value in raw.items() if key not in OWN_KEYS}
-    return _validated(Model, {**own, "fields": fields}, path, faults) or Model(fields=fields)
+    return validated(Model, {**own, "fields": fields}, path, faults) or Model(fields=fields)
 
 
-def _validated(kind: type[Any], raw: dict[str, Any], path: Path, faults: Faults) -> Any:
+def validated(kind: type[Any], raw: dict[str, Any], path: Path, faults: Faults) -> Any:
     """An instance of ``kind``; keys at fault are reported and left out. None if it cannot do without them."""
     known = [name for name in kind.model_fields if name != "fields"]
     try:

@@ -27,24 +27,31 @@ def merge(documents: Sequence[Document]) -> Document:
 def assignment(option: str, environment: Mapping[str, str]) -> Document:
     """An option like ``models.digits.max_batch_size=64`` as a document; the value is read as one in a file is.
 
+    ``~models.digits.dynamic_batching`` takes out what an earlier file says: a field that is left empty is not one
+    that is left out.
+
     Raises:
         SpecError: no such form, or a value that would be refused in a file.
     """
     file = f"--set {option}"
-    dotted, equals, text = option.partition("=")
-    path = _parse(dotted)
+    removing = option.startswith("~")
+    dotted, equals, text = (option[1:], "=", "") if removing else option.partition("=")
+    path = parse_path(dotted)
     if not equals or not path:
         raise SpecError([Fault(file, 0, "", "expected PATH=VALUE, as in models.digits.max_batch_size=64")])
     if len(path) > MAX_DEPTH:
         raise SpecError([Fault(file, 0, "", f"nested deeper than {MAX_DEPTH} levels")])
     read = read_value(text, file, path, environment)
-    value: Any = read.value
+    value: Any = _REMOVED if removing else read.value
     origins = {path[:length]: Origin(file, 0) for length in range(1, len(path) + 1)} | dict(read.origins)
     for key in reversed(path):
         value = _AtIndex(key, value) if isinstance(key, int) else {key: value}
     if not isinstance(value, dict):
         raise SpecError([Fault(file, 0, dotted, "a path begins with a key")])
     return Document(file, value, origins, read.variables)
+
+
+_REMOVED = object()
 
 
 class _AtIndex:
@@ -55,7 +62,8 @@ class _AtIndex:
         self.value = value
 
 
-def _parse(dotted: str) -> Path:
+def parse_path(dotted: str) -> Path:
+    """The keys and indices of ``models.digits.instance_group[0].count``; empty where it is no such path."""
     path: list[str | int] = []
     position = 0
     while position < len(dotted):
@@ -79,9 +87,9 @@ def _merge(base: Any, over: Any, path: Path, origins: dict[Path, Origin]) -> Any
         merged = dict(base)
         for key, value in over.items():
             merged[key] = _merge(base.get(key), value, (*path, key), origins)
-        return merged
+        return {key: value for key, value in merged.items() if value is not _REMOVED}
     for known in [known for known in origins if known[: len(path)] == path and len(known) > len(path)]:
         del origins[known]
     if isinstance(over, dict):
-        return {key: _merge(None, value, (*path, key), origins) for key, value in over.items()}
+        return {key: _merge(None, value, (*path, key), origins) for key, value in over.items() if value is not _REMOVED}
     return over
