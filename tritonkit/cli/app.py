@@ -17,6 +17,7 @@ from tritonkit.cli import (
     infer,
     init,
     mps,
+    provision,
     running,
     schema,
     serve,
@@ -63,3 +64,4 @@ bench.register(app)
 serve.register(app)
 running.register(app)
 mps.register(app)
+provision.register(app)

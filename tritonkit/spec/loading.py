@@ -15,7 +15,7 @@ from tritonkit.spec import overlay
 from tritonkit.spec.document import read
 from tritonkit.spec.export import keys_at
 from tritonkit.spec.faults import Faults, Path, shown
-from tritonkit.spec.schema import OWN_KEYS, Model, ServerEntry, Spec, Step
+from tritonkit.spec.schema import OWN_KEYS, Model, ServerEntry, Slo, Spec, Step
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def validated(kind: type[Any], raw: dict[str, Any], path: Path, faults: Faults) 
 
 
 def _known_below(location: tuple[int | str, ...]) -> list[str]:
-    for key, kind in (("ensemble", Step), ("servers", ServerEntry)):
+    for key, kind in (("ensemble", Step), ("servers", ServerEntry), ("slo", Slo)):
         if location[0] == key:
             return list(kind.model_fields)
     return keys_at(location)
