@@ -17,6 +17,7 @@ from tritonkit.cli import (
     infer,
     init,
     mps,
+    profile,
     provision,
     running,
     schema,
@@ -64,4 +65,5 @@ bench.register(app)
 serve.register(app)
 running.register(app)
 mps.register(app)
+profile.register(app)
 provision.register(app)
