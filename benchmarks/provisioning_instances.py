@@ -65,4 +65,3 @@ def _workload(rng: random.Random, behaviour: Behaviour, count: int) -> Workload:
     # One to three GPUs' worth of bare computing in all, in parts that differ by an order of magnitude.
     rate = whole * math.exp(rng.gauss(0, 0.8)) * rng.uniform(0.7, 2) / count
     return Workload(behaviour.model, slo, round(min(rate, 1.5 * whole), 1))
-

@@ -8,6 +8,7 @@ import typer
 
 from tritonkit import __version__
 from tritonkit.cli import (
+    autoscale,
     bench,
     build,
     check,
@@ -67,3 +68,4 @@ running.register(app)
 mps.register(app)
 profile.register(app)
 provision.register(app)
+autoscale.register(app)

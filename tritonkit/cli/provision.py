@@ -88,9 +88,9 @@ def provision(
         target.write_text(overlay.text(packing, loaded, shlex.join(["tritonkit", *sys.argv[1:]])))
     checked: list[dict[str, Any]] = []
     if validate:
-        from tritonkit.cli.validation import validate as run
+        from tritonkit.cli import validation
 
-        checked = run(packing, loaded, chosen, assignments or [], seconds, shown=not as_json)
+        checked = validation.validate(packing, loaded, chosen, assignments or [], seconds, shown=not as_json)
     if as_json:
         found: dict[str, Any] = {**document(packing, terms), "unplanned": list(_unplanned(loaded)), "seconds": took}
         print_json({**found, "validation": checked} if validate else found)
@@ -153,7 +153,20 @@ def print_packing(packing: Packing, terms: Terms, took: float) -> None:
             )  # fmt: skip
     figures = ("GPU", "batch", "rate/s", "load", "takes", "waits", "p99", "SLO", "margin")
     print_table(
-        ("GPU", "model", "percent", "batch", "rate/s", "load", "takes", "waits", "p99", "SLO", "margin", "why not less"),
+        (
+            "GPU",
+            "model",
+            "percent",
+            "batch",
+            "rate/s",
+            "load",
+            "takes",
+            "waits",
+            "p99",
+            "SLO",
+            "margin",
+            "why not less",
+        ),
         rows,
         title="times in ms: a request takes and waits at most so long, 99 times of 100",
         right=("percent", *figures),

@@ -47,9 +47,7 @@ def unplanned(loaded: LoadedSpec) -> tuple[str, ...]:
     steps = {
         step.model for model in loaded.spec.models.values() if model.slo is not None for step in model.ensemble or ()
     }
-    return tuple(
-        sorted(name for name, model in loaded.spec.models.items() if model.slo is None and name not in steps)
-    )
+    return tuple(sorted(name for name, model in loaded.spec.models.items() if model.slo is None and name not in steps))
 
 
 def largest_batch(loaded: LoadedSpec, name: str) -> int:

@@ -101,7 +101,9 @@ def read(path: Path) -> tuple[Row, ...]:
             continue
         if found.key in rows:
             line = rows[found.key][0]
-            faults.append(Fault(file, reader.line_num, "", f"{found.key} is given twice; it first stands on line {line}"))
+            faults.append(
+                Fault(file, reader.line_num, "", f"{found.key} is given twice; it first stands on line {line}")
+            )
         else:
             rows[found.key] = (reader.line_num, found)
     if not rows and not faults:
@@ -179,7 +181,9 @@ def _row(cells: Mapping[str | None, Any], file: str, line: int, faults: list[Fau
     transfer = cell("transfer_ms", _not_negative)
     clients = cell("clients", _count)
     if transfer is not None and latency is not None and transfer >= latency:
-        faults.append(Fault(file, line, "transfer_ms", f"expected less than latency_ms ({latency:g}), found {transfer:g}"))
+        faults.append(
+            Fault(file, line, "transfer_ms", f"expected less than latency_ms ({latency:g}), found {transfer:g}")
+        )
     if len(faults) > before:
         return None
     gpu = (cells.get("gpu") or "").strip()
