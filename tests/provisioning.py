@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tritonkit.provision.campaign import ring
 from tritonkit.provision.profiles import Beside, Key, Row, write
 
 PERCENTAGES = (10, 30, 100)
@@ -54,7 +55,7 @@ def rows(truths: Mapping[str, Truth] = TRUTHS, noise: float = 0.01, seed: int = 
     rng = random.Random(seed)  # noqa: S311
     names = list(truths)
     found = []
-    for index, name in enumerate(names):
+    for name in names:
         truth = truths[name]
 
         def measured(time: float) -> float:
@@ -69,14 +70,14 @@ def rows(truths: Mapping[str, Truth] = TRUTHS, noise: float = 0.01, seed: int = 
                         transfer, truth.memory_mib, GPU_MEMORY_MIB, 2,
                     )
                 )  # fmt: skip
-        for step in (1, -1) if len(names) > 1 else ():
-            other = names[(index + step) % len(names)]
-            beside = Beside(other, 30, truths[other].batches[1])
-            pressure = truths[other].demand * 0.3
+    for pair in ring(names) if len(names) > 1 else ():
+        for name, other in (pair, pair[::-1]):
+            truth = truths[name]
+            beside = Beside(other, 70, truths[other].batches[1])
+            pressure = truths[other].demand * 0.7
             time = truth.latency_ms(truth.batches[1], 30, pressure, 1)
             key = Key(name, 30, truth.batches[1], (beside,))
-            if all(row.key != key for row in found):
-                found.append(Row(key, measured(time)))
+            found.append(Row(key, time * (1 + noise * rng.uniform(-1, 1))))
     return found
 
 

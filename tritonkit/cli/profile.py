@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tritonkit.provision.campaign import Measure, Server
     from tritonkit.provision.measuring import Gpu
     from tritonkit.provision.profiles import Key, Row
+    from tritonkit.serve import Deployment
     from tritonkit.spec.loading import LoadedSpec
 
 
@@ -84,7 +85,7 @@ def profile(
         chosen = whole_numbers("--batch-size", batch_size)
         alone = dict.fromkeys((key.model, key.thread_percentage) for key in wanted if not key.beside)
         beside = [key for key in wanted if key.beside]
-        wanted = tuple([*(campaign.Key(model, value, batch) for model, value in alone for batch in chosen), *beside])
+        wanted = (*(profiles.Key(model, value, batch) for model, value in alone for batch in chosen), *beside)
     known = profiles.read(target) if target.exists() else ()
     left = campaign.pending(wanted, known)
     if dry_run:
@@ -134,7 +135,7 @@ def _measure(
     def opened(servers: tuple[Server, ...]) -> Iterator[Measure]:
         from tritonkit.cli.temporary import ON_CPU, samples_of, serving, with_members
         from tritonkit.client.endpoint import Addresses
-        from tritonkit.provision.measuring import Meter
+        from tritonkit.provision.measuring import Gpu, Meter
         from tritonkit.spec import servers as entries
 
         found = [
@@ -153,8 +154,7 @@ def _measure(
         with serving(repository, names, found, gpus) as deployment:
             raw = target.with_name(f"{target.stem}-raw").resolve()
             meter = Meter(
-                Addresses(deployment.http, deployment.grpc), analyzer, wish, raw, texts, start,
-                **({"gpu": device} if device else {}),
+                Addresses(deployment.http, deployment.grpc), analyzer, wish, raw, texts, start, device or Gpu(),
             )  # fmt: skip
             yield lambda key: meter.row(key, clients=_clients(deployment) if device else None)
 
@@ -176,10 +176,10 @@ def _gpu(word: str) -> Gpu | None:
     return Gpu(found.uuid, found.name, found.memory_total / MIB, found.memory_used / MIB)
 
 
-def _clients(deployment: object) -> int | None:
+def _clients(deployment: Deployment) -> int | None:
     from tritonkit.serve.sharing import daemons
 
-    return sum(len(daemon.clients) for daemon in daemons(deployment)) or None  # type: ignore[arg-type]
+    return sum(len(daemon.clients) for daemon in daemons(deployment)) or None
 
 
 def _print(wanted: Sequence[Key], known: Sequence[Row], *, as_json: bool) -> None:

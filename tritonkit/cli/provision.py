@@ -73,7 +73,7 @@ def provision(
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Find the fewest GPUs, and percentages and batches on them, that hold every model's SLO; needs no GPU itself."""
-    from tritonkit.provision import overlay
+    from tritonkit.provision import objectives, overlay
     from tritonkit.provision.explanation import document
     from tritonkit.provision.packing import pack
 
@@ -92,12 +92,21 @@ def provision(
 
         checked = validation.validate(packing, loaded, chosen, assignments or [], seconds, shown=not as_json)
     if as_json:
-        found: dict[str, Any] = {**document(packing, terms), "unplanned": list(_unplanned(loaded)), "seconds": took}
+        found: dict[str, Any] = {
+            **document(packing, terms),
+            "unplanned": list(objectives.unplanned(loaded)),
+            "seconds": took,
+        }
         print_json({**found, "validation": checked} if validate else found)
     elif not validate:
         print_packing(packing, terms, took)
-    for name in _unplanned(loaded):
-        messages().print(f"note: {name} has no slo, so the plan has no place for it", markup=False)
+    if others:
+        gpu, percentage = overlay.left(packing)
+        messages().print(
+            f"note: no slo is asked for {', '.join(others)}: they share what is left of GPU {gpu}, {percentage} %, and "
+            "what they do to others there is not predicted",
+            markup=False,
+        )
     if target is not None and not as_json:
         spec = shlex.join(map(str, chosen))
         typer.echo(f"wrote {target}; serve it with: tritonkit up {spec} {shlex.quote(str(target))}")
@@ -178,9 +187,3 @@ def print_packing(packing: Packing, terms: Terms, took: float) -> None:
     for behaviour in {seat.model: seat.choice.behaviour for _, seat in packing.seats}.values():
         for note in behaviour.notes:
             typer.echo(f"! {behaviour.model}: {note}")
-
-
-def _unplanned(loaded: LoadedSpec) -> tuple[str, ...]:
-    from tritonkit.provision.objectives import unplanned
-
-    return unplanned(loaded)

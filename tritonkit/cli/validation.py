@@ -1,4 +1,4 @@
-"""``tritonkit provision --validate``: the plan served, every model under its load at once, predicted against measured."""
+"""``tritonkit provision --validate``: the plan served, its models under load at once, against what was predicted."""
 
 from __future__ import annotations
 
@@ -54,11 +54,9 @@ def validate(
         write(changes)
         here = gpus.present()
         if not here:
-            messages().print(
-                "note: there is no GPU here: the servers run on the CPU, with no percentages", markup=False
-            )
+            messages().print("note: no GPU is here: the servers run on the CPU, with no percentages", markup=False)
         chosen = tuple(str(number) for number in range(len(packing.gpus))) if here else ON_CPU
-        names = with_members(loaded, [seat.model for _, seat in packing.seats])
+        names = with_members(loaded, list(loaded.spec.models))
         entries = changes.inputs.servers
         with serving(repository, names, entries, chosen) as deployment:
             measured = _measured(packing, deployment.http, deployment.grpc, repository, seconds, Path(scratch))

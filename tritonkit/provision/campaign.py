@@ -39,13 +39,21 @@ def points(
     found = [Key(name, percentage, batch) for name in names for percentage in percentages for batch in chosen[name]]
     if not pairs or len(names) < 2:
         return tuple(found)
-    middle = [value for value in sorted(percentages) if value <= 50][-1:]
-    for one, other in zip(names, [*names[1:], *names[:1]], strict=True):
+    own = max((value for value in percentages if value <= 50), default=None)
+    if own is None:
+        return tuple(found)
+    for one, other in ring(names):
         for first, second in ((one, other), (other, one)):
-            for at in middle:
-                beside = Beside(second, at, _middle(chosen[second]))
-                found.append(Key(first, at, _middle(chosen[first]), (beside,)))
+            # The larger a neighbour's share, the better its influence shows.
+            beside = Beside(second, 100 - own, _middle(chosen[second]))
+            found.append(Key(first, own, _middle(chosen[first]), (beside,)))
     return tuple(dict.fromkeys(found))
+
+
+def ring(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Each model with the next one. In an even ring a chord tells how every second one bears every other second one."""
+    pairs = list(zip(names, [*names[1:], *names[:1]], strict=True)) if len(names) > 2 else [(names[0], names[1])]
+    return [*pairs, (names[0], names[2])] if len(names) > 3 and len(names) % 2 == 0 else pairs
 
 
 def batches(largest: int) -> tuple[int, ...]:
@@ -53,6 +61,10 @@ def batches(largest: int) -> tuple[int, ...]:
     most = min(largest, LARGEST_BATCH)
     between = 2 ** round(math.log2(most) / 2)
     return tuple(sorted({1, min(between, most), most}))
+
+
+def _middle(batches: Sequence[int]) -> int:
+    return batches[len(batches) // 2]
 
 
 def pending(wanted: Iterable[Key], rows: Iterable[Row]) -> tuple[Key, ...]:

@@ -1,4 +1,4 @@
-"""What a model could be given: for every thread percentage the batch that meets its objective beside the most others."""
+"""What a model could be given: for each percentage the batch that meets its objective beside the most others."""
 
 from __future__ import annotations
 

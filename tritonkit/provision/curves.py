@@ -2,8 +2,8 @@
 
 The fitted form is that of iGniter (F. Xu et al., "iGniter: Interference-Aware GPU Resource Provisioning for Predictable
 DNN Inference in the Cloud", IEEE TPDS, 2022): with batch b and percentage r, the active time is
-``(k1 b^2 + k2 b + k3) / (r + k4) + k5``, and transfers are linear in b. Where a profile does not follow it, the table of
-the measured points is interpolated. Neither goes beyond the measured points: there the time is infinite.
+``(k1 b^2 + k2 b + k3) / (r + k4) + k5``, and transfers are linear in b. Where a profile does not follow it, the table
+of the measured points is interpolated. Neither goes beyond the measured points: there the time is infinite.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, TypeAlias
 
 from tritonkit.provision.profiles import Row
@@ -209,7 +210,7 @@ def _wrong_ways(rows: Sequence[Row]) -> list[str]:
 
 def _between(points: Sequence[tuple[float, float]], place: float) -> float:
     """The value at a place on straight lines between points in ascending order; infinite outside."""
-    for (left, low), (right, high) in zip(points, points[1:], strict=False):
+    for (left, low), (right, high) in pairwise(points):
         if left <= place <= right:
             return low + (high - low) * (place - left) / (right - left)
     return next((value for at, value in points if at == place), math.inf)

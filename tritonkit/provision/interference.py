@@ -19,6 +19,8 @@ from tritonkit.provision.profiles import Key, Row
 ASSUMED_ALPHA = 0.25
 # How strongly an unknown is held to its starting value: far less than by any measurement.
 _HOLD = 0.01
+# A delay of a millisecond would be a long one, and a slowdown is easily taken for one.
+_HOLD_DELAY = 0.1
 _LARGEST = 20.0
 
 
@@ -73,7 +75,9 @@ def interference(rows: Sequence[Row], curves: Mapping[str, Curve]) -> Interferen
     names = sorted(curves)
     place = {name: index for index, name in enumerate(names)}
     alone = {row.key: row.latency_ms for row in rows if not row.key.beside}
-    seen = [_observation(row, curves, place, alone) for row in rows if row.key.beside]
+    # In one order, whatever that of the file: sums of floating point numbers depend on it.
+    beside = sorted((row for row in rows if row.key.beside), key=lambda row: str(row.key))
+    seen = [_observation(row, curves, place, alone) for row in beside]
     observations = [each for each in seen if each is not None]
     if not observations:
         return Interference({name: Sensitivity(ASSUMED_ALPHA, 1.0, measured=False) for name in names}, 0.0, ())
@@ -90,7 +94,7 @@ def interference(rows: Sequence[Row], curves: Mapping[str, Curve]) -> Interferen
                 bounds=([0.0] * len(start), [_LARGEST] * len(start)),
                 args=(observations, count),
                 max_nfev=100,
-                # The dense solver hands small matrices to as many threads as there are cores, which is slow on busy machines.
+                # The dense one hands small matrices to threads on every core: slow where cores are busy.
                 tr_solver="lsmr",
             )
         )
@@ -142,7 +146,7 @@ def _errors(values: Any, observations: Sequence[_Observation], count: int) -> li
     found = [_predicted(each, values, count) / each.measured_ms - 1 for each in observations]
     held = [_HOLD * (value - ASSUMED_ALPHA) for value in values[:count]]
     held += [_HOLD * (value - 1.0) for value in values[count:-1]]
-    return [*found, *held, _HOLD * values[-1]]
+    return [*found, *held, _HOLD_DELAY * values[-1]]
 
 
 def _slopes(values: Any, observations: Sequence[_Observation], count: int) -> Any:
@@ -158,5 +162,5 @@ def _slopes(values: Any, observations: Sequence[_Observation], count: int) -> An
             slopes[line, count + neighbour] += relative * values[each.model] * share
         slopes[line, -1] = len(each.shares) / each.measured_ms
     for place in range(len(values)):
-        slopes[len(observations) + place, place] = _HOLD
+        slopes[len(observations) + place, place] = _HOLD if place < len(values) - 1 else _HOLD_DELAY
     return slopes

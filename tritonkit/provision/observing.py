@@ -15,7 +15,8 @@ SUMMARIES = "--server-arg=--metrics-config=summary_latencies=true"
 """The option of ``tritonkit up`` with which Triton tells quantiles of its latencies."""
 
 _SUMMARY = re.compile(
-    r'^nv_inference_request_summary_us\{(?=[^}]*model="(?P<model>[^"]+)")(?=[^}]*quantile="0\.99")[^}]*\} (?P<value>\S+)$',
+    r'^nv_inference_request_summary_us\{(?=[^}]*model="(?P<model>[^"]+)")(?=[^}]*quantile="0\.99")[^}]*\} '
+    r"(?P<value>\S+)$",
     re.MULTILINE,
 )
 _TIMEOUT = 5.0

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tritonkit.errors import Infeasible
+from tritonkit.provision.choices import WHOLE
+from tritonkit.provision.objectives import unplanned
 from tritonkit.provision.packing import Packing
 from tritonkit.spec.loading import LoadedSpec
 from tritonkit.spec.schema import RESERVED
@@ -34,11 +37,17 @@ def text(packing: Packing, loaded: LoadedSpec, command: str) -> str:
 def document(packing: Packing, loaded: LoadedSpec) -> dict[str, Any]:
     """The overlay as plain values. Lists of the spec are replaced by it, mappings are merged."""
     models = {name: changes for name, batch in _batches(packing).items() if (changes := _changes(loaded, name, batch))}
-    return {"version": 1, **({"models": models} if models else {}), "servers": servers(packing)}
+    return {"version": 1, **({"models": models} if models else {}), "servers": servers(packing, unplanned(loaded))}
 
 
-def servers(packing: Packing) -> list[dict[str, Any]]:
-    """One server for each model and percentage, on every GPU where the model has that percentage."""
+def servers(packing: Packing, others: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """One server for each model and percentage, on every GPU where the model has that percentage.
+
+    Models that are not planned for share one more server, with what is left of the GPU that has most left.
+
+    Raises:
+        Infeasible: nothing is left for them.
+    """
     gpus: dict[tuple[str, int], list[int]] = {}
     for number, seat in packing.seats:
         gpus.setdefault((seat.model, seat.choice.thread_percentage), []).append(number)
@@ -48,7 +57,23 @@ def servers(packing: Packing) -> list[dict[str, Any]]:
         name = _name(model, names)
         names.add(name)
         found.append({"name": name, "models": [model], "gpus": sorted(numbers), "thread_percentage": percentage})
+    if others:
+        gpu, percentage = left(packing)
+        if not percentage:
+            raise Infeasible(
+                f"{', '.join(others)}: no slo is asked for, and no GPU has anything left to serve them with",
+                hint="Give GPUs more, or leave these models out of the spec.",
+            )
+        name = _name("rest", names)
+        found.append({"name": name, "models": list(others), "gpus": [gpu], "thread_percentage": percentage})
     return found
+
+
+def left(packing: Packing) -> tuple[int, int]:
+    """The GPU of which most is left, and its percentage."""
+    rests = [int(WHOLE) - sum(seat.choice.thread_percentage for seat in placed) for placed in packing.gpus]
+    most = max(rests)
+    return rests.index(most), most
 
 
 def _batches(packing: Packing) -> dict[str, int]:

@@ -28,8 +28,8 @@ class Packing:
 
     Attributes:
         gpus: the seats on each GPU.
-        lower_bound: a number of GPUs that no plan is below, within the steps of percentages, replicas with equal parts of
-            a rate, and their numbers that are tried.
+        lower_bound: a number of GPUs that no plan is below, within the steps of percentages, replicas with equal parts
+            of a rate, and their numbers that are tried.
     """
 
     gpus: tuple[tuple[Seat, ...], ...]

@@ -144,7 +144,7 @@ def as_csv(rows: Iterable[Row]) -> str:
         writer.writerow(
             [
                 key.model, f"{key.thread_percentage:g}", key.batch_size, _number(row.latency_ms),
-                *(_number(getattr(row, name)) for name in ("throughput", "transfer_ms", "memory_mib", "gpu_memory_mib")),
+                _number(row.throughput), _number(row.transfer_ms), _number(row.memory_mib), _number(row.gpu_memory_mib),
                 "" if row.clients is None else row.clients, ";".join(map(str, key.beside)), row.gpu,
             ]
         )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from tritonkit.errors import Infeasible
 from tritonkit.provision.choices import Terms, Workload, fewest_replicas, least_share
@@ -38,8 +39,8 @@ def alone(workload: Workload, behaviour: Behaviour, terms: Terms) -> Infeasible:
     part = workload.slo_ms * terms.execution_share
     if fastest > part:
         message = (
-            f"{name}: an SLO of {workload.slo_ms:g} ms cannot be met at any rate: alone at {highest:g} % a request takes "
-            f"{fastest:.3g} ms at best, and {terms.execution_share:.0%} of the SLO is {part:.3g} ms, "
+            f"{name}: an SLO of {workload.slo_ms:g} ms cannot be met at any rate: alone at {highest:g} % a request "
+            f"takes {fastest:.3g} ms at best, and {terms.execution_share:.0%} of the SLO is {part:.3g} ms, "
             f"{fastest - part:.3g} ms too little"
         )
     else:
@@ -61,7 +62,7 @@ def together(
     def holds(changed: Sequence[Workload]) -> bool:
         return fits(changed, behaviours, terms)
 
-    def changed(place: int, **values: float) -> list[Workload]:
+    def changed(place: int, **values: Any) -> list[Workload]:
         return [replace(each, **values) if index == place else each for index, each in enumerate(workloads)]
 
     sizes = {index: least_share(behaviours[each.model], each, terms) for index, each in enumerate(workloads)}
