@@ -126,7 +126,7 @@ def test_without_transfers_their_part_is_fitted_along() -> None:
 
 
 def test_a_profile_that_goes_the_wrong_way_is_used_as_a_table() -> None:
-    points = [row for row in rows({"bert": TRUTHS["bert"]}, noise=0)]
+    points = list(rows({"bert": TRUTHS["bert"]}, noise=0))
     slow = points[8]
     assert slow.key == Key("bert", 100, 16)
     points[8] = replace(slow, latency_ms=points[5].latency_ms * 1.5)

@@ -91,10 +91,11 @@ def provision(
         from tritonkit.cli import validation
 
         checked = validation.validate(packing, loaded, chosen, assignments or [], seconds, shown=not as_json)
+    others = objectives.unplanned(loaded)
     if as_json:
         found: dict[str, Any] = {
             **document(packing, terms),
-            "unplanned": list(objectives.unplanned(loaded)),
+            "unplanned": list(others),
             "seconds": took,
         }
         print_json({**found, "validation": checked} if validate else found)

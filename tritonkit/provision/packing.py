@@ -17,9 +17,9 @@ from tritonkit.provision.placement import Item, Seat, faults, item, seats, settl
 from tritonkit.provision.prediction import Behaviour
 
 # Units of the solver's own clock, for all of its questions together; about a second each.
-EFFORT = 4.0
-# More replicas than the rate needs: smaller ones may fit into what others leave.
-EXTRA_REPLICAS = 1
+EFFORT = 2.0
+# A replica that takes so much of a GPU may fit better as two smaller ones; of others there are as few as there can be.
+LARGE = 40
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,7 @@ def pack(
             raise shortfall.alone(each, behaviours[each.model], terms)
         needed[each.model] = count
     bound = lower_bound(workloads, behaviours, terms)
-    menus = {
-        each.model: {
-            count: item(behaviours[each.model], each, count, terms)
-            for count in range(needed[each.model], needed[each.model] + EXTRA_REPLICAS + 1)
-        }
-        for each in workloads
-    }
+    menus = {each.model: _menu(each, behaviours[each.model], needed[each.model], terms) for each in workloads}
     best = greedy(menus, terms)
     if len(best) > bound:
         best, bound = solver.improve(menus, terms, best, bound, effort)
@@ -93,6 +87,15 @@ def pack(
     if wrong:
         raise Infeasible("the plan does not hold by the predictor; please report this: " + "; ".join(wrong))
     return packing
+
+
+def _menu(workload: Workload, behaviour: Behaviour, count: int, terms: Terms) -> dict[int, Item]:
+    """The numbers of replicas that are tried: the fewest, and one more where each takes much of a GPU."""
+    fewest = item(behaviour, workload, count, terms)
+    if fewest.choices[0].thread_percentage < LARGE:
+        return {count: fewest}
+    more = item(behaviour, workload, count + 1, terms)
+    return {count: fewest, count + 1: more} if more.choices else {count: fewest}
 
 
 def greedy(menus: Mapping[str, Mapping[int, Item]], terms: Terms) -> list[list[Item]]:

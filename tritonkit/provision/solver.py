@@ -72,11 +72,7 @@ def _ask(
     cp_model = _ortools()
     model = cp_model.CpModel()
     most = max(each.behaviour.demand for menu in menus.values() for each in menu.values())
-    percentages: list[list[Any]] = [[] for _ in range(gpus)]
-    pressures: list[list[Any]] = [[] for _ in range(gpus)]
-    memories: list[list[Any]] = [[] for _ in range(gpus)]
-    clients: list[list[Any]] = [[] for _ in range(gpus)]
-    seated: list[list[Any]] = [[] for _ in range(gpus)]
+    seated: list[list[tuple[Any, _Option]]] = [[] for _ in range(gpus)]
     total = [model.new_int_var(0, int(_SCALE * most) + len(menus), f"pressure {gpu}") for gpu in range(gpus)]
     count = [model.new_int_var(0, len(menus), f"seats {gpu}") for gpu in range(gpus)]
     taken: dict[tuple[str, int, int], list[Any]] = {}
@@ -84,31 +80,32 @@ def _ask(
         kinds = {number: model.new_bool_var(f"{name} x{number}") for number in menu if menu[number].choices}
         model.add_exactly_one(kinds.values())
         for number, kind in kinds.items():
-            each = menu[number]
+            options = _options(menu[number].choices, most)
             places = []
             for gpu in range(gpus):
                 mine = []
-                for option in _options(each.choices, most):
+                for option in options:
                     seat = model.new_bool_var(f"{name} x{number} gpu {gpu} {option.choice.thread_percentage} %")
                     limit = option.bears + option.pressure + option.neighbour
                     model.add(total[gpu] + option.neighbour * count[gpu] <= limit).only_enforce_if(seat)
-                    percentages[gpu].append(option.choice.thread_percentage * seat)
-                    pressures[gpu].append(option.pressure * seat)
-                    memories[gpu].append(math.ceil(each.behaviour.memory_mib) * seat)
-                    clients[gpu].append(each.behaviour.clients * seat)
+                    seated[gpu].append((seat, option))
                     mine.append(seat)
-                seated[gpu] += mine
                 taken[name, number, gpu] = mine
                 places += mine
                 model.add_at_most_one(mine)
-            model.add(sum(places) == number * kind)
+            model.add(cp_model.LinearExpr.sum(places) == number * kind)
     for gpu in range(gpus):
-        model.add(sum(percentages[gpu]) <= int(WHOLE))
-        model.add(sum(pressures[gpu]) == total[gpu])
-        model.add(sum(seated[gpu]) == count[gpu])
-        model.add(sum(clients[gpu]) <= terms.clients)
+        known = [option.choice.behaviour for _, option in seated[gpu]]
+
+        def weighed(weights: Sequence[int], seats: Sequence[Any] = tuple(seat for seat, _ in seated[gpu])) -> Any:
+            return cp_model.LinearExpr.weighted_sum(seats, weights)
+
+        model.add(weighed([option.choice.thread_percentage for _, option in seated[gpu]]) <= int(WHOLE))
+        model.add(weighed([option.pressure for _, option in seated[gpu]]) == total[gpu])
+        model.add(weighed([1] * len(known)) == count[gpu])
+        model.add(weighed([each.clients for each in known]) <= terms.clients)
         if terms.memory_mib is not None:
-            model.add(sum(memories[gpu]) <= math.floor(terms.memory_mib))
+            model.add(weighed([math.ceil(each.memory_mib) for each in known]) <= math.floor(terms.memory_mib))
         if gpu:
             # GPUs are alike: without an order every plan would be there many times.
             model.add(count[gpu] <= count[gpu - 1])
