@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -218,13 +218,13 @@ def test_forty_models_are_planned_within_ten_seconds(tmp_path: Path) -> None:
     body = "backend: python\n    source: src/\n    max_batch_size: 16"
     models = "".join(f"  {name}:\n    {body}\n    slo: {{latency_p99: 60ms, rate: 120/s}}\n" for name in truths)
     (folder / "spec.yaml").write_text(f"version: 1\nmodels:\n{models}")
-    began = time.process_time()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = tritonkit(folder, "provision", "--json")
     found = json.loads(done.stdout)
     assert (len(found["seats"]) >= 40, found["gpus"] <= 8) == (True, True)
     # Others may use the machine: what counts is that the whole command, imports included, is far from its limit.
-    assert time.process_time() - began < 10
-    assert found["seconds"] < 60
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10
 
 
 def test_times_and_rates() -> None:

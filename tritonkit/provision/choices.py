@@ -164,7 +164,10 @@ def fewest_replicas(behaviour: Behaviour, workload: Workload, terms: Terms) -> i
 
 
 def least_share(behaviour: Behaviour, workload: Workload, terms: Terms) -> int:
-    """The smallest sum of percentages that any number of replicas needs, each alone; it bounds every plan."""
+    """The smallest sum of percentages that any number of replicas needs, each alone; it bounds every plan.
+
+    Where no number of replicas would do, that of as many whole GPUs as there may be replicas.
+    """
     sums = []
     for count in range(1, terms.most_replicas + 1):
         at = choices(behaviour, workload, count, terms.execution_share)
@@ -172,7 +175,7 @@ def least_share(behaviour: Behaviour, workload: Workload, terms: Terms) -> int:
             sums.append(count * at[0].thread_percentage)
             if at[0].thread_percentage <= STEP * math.ceil(behaviour.curve.extent.percentages[0] / STEP):
                 break
-    return min(sums)
+    return min(sums, default=terms.most_replicas * int(WHOLE))
 
 
 def lower_bound(workloads: Sequence[Workload], behaviours: Mapping[str, Behaviour], terms: Terms) -> int:
