@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
-from tritonkit.provision.choices import Choice, Terms, Workload, lower_bound
+from tritonkit.provision.choices import Choice, Terms, Workload, choices, lower_bound
 from tritonkit.provision.packing import Packing, pack
-from tritonkit.provision.placement import Item, item, seats, settle
+from tritonkit.provision.placement import Item, seats, settle
 from tritonkit.provision.prediction import Behaviour
 
 
@@ -107,12 +107,12 @@ def _stayed(
     for gpu in current.gpus:
         items: list[Item] = []
         for seat in gpu:
-            one = item(behaviours[seat.model], wanted[seat.model], seat.choice.replicas, terms)
-            same = tuple(choice for choice in one.choices if choice.batch_size == seat.choice.batch_size)
+            count, batch = seat.choice.replicas, seat.choice.batch_size
+            same = choices(behaviours[seat.model], wanted[seat.model], count, terms.execution_share, only_batch=batch)
             if not same:
                 return None
-            items.append(replace(one, choices=same))
-            alone[seat.model, seat.choice.replicas] = one.choices[0].thread_percentage
+            items.append(Item(seat.model, count, same))
+            alone[seat.model, count] = same[0].thread_percentage
         settled = settle(items, terms)
         if settled is None:
             return None

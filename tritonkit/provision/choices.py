@@ -115,17 +115,22 @@ def longest_service_ms(behaviour: Behaviour, workload: Workload, batch_size: int
     return low
 
 
-def choices(behaviour: Behaviour, workload: Workload, replicas: int, share: float) -> tuple[Choice, ...]:
+def choices(
+    behaviour: Behaviour, workload: Workload, replicas: int, share: float, *, only_batch: int | None = None
+) -> tuple[Choice, ...]:
     """Every percentage at which one of so many replicas holds its objective alone, ascending; none where none does.
 
-    A percentage stands there once for each batch that bears some company better than any other batch does.
+    A percentage stands there once for each batch that bears some company better than any other batch does; with
+    ``only_batch`` no other batch is considered.
     """
     low, high = behaviour.curve.extent.percentages
     least, most = behaviour.curve.extent.batches
     if workload.largest_batch is not None:
         most = min(most, workload.largest_batch)
     limits = {
-        batch: longest_service_ms(behaviour, workload, batch, replicas, share) for batch in range(least, most + 1)
+        batch: longest_service_ms(behaviour, workload, batch, replicas, share)
+        for batch in range(least, most + 1)
+        if only_batch in (None, batch)
     }
     found: list[Choice] = []
     for percentage in range(STEP * math.ceil(low / STEP), int(high) + 1, STEP):
