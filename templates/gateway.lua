@@ -23,27 +23,16 @@ local function fail(applet, status, words)
   answer(applet, status, "application/json", '{"error":"' .. escaped(words) .. '"}')
 end
 
--- An answer before the end of the request would reach a client that is still sending as a broken connection.
-local function drop_body(applet)
+-- Refuses a gRPC call, once all of it has been read, with the status and the words of the header `refusal`.
+core.register_service("refuse", "http", function(applet)
   repeat local part = applet:receive(16384) until part == nil or #part == 0
-end
-
-core.register_service("refuse_http", "http", function(applet)
-  drop_body(applet)
-  local status = applet:get_var("txn.status")
-  if status == 401 then applet:add_header("www-authenticate", "Bearer") end
-  fail(applet, status, applet:get_var("txn.words"))
-end)
-
-core.register_service("refuse_grpc", "http", function(applet)
-  drop_body(applet)
-  local words = applet:get_var("txn.words"):gsub("[^ -$&-~]", function(letter)
-    return string.format("%%%02X", letter:byte())
-  end)
+  local status, words = applet.headers["refusal"][0]:match("^(%d+) (.*)$")
   applet:set_status(200)
   applet:add_header("content-type", "application/grpc")
-  applet:add_header("grpc-status", tostring(applet:get_var("txn.status")))
-  applet:add_header("grpc-message", words)
+  applet:add_header("grpc-status", status)
+  applet:add_header("grpc-message", (words:gsub("[^ -$&-~]", function(letter)
+    return string.format("%%%02X", letter:byte())
+  end)))
   applet:start_response()
 end)
 
@@ -61,8 +50,10 @@ local function serving(backend)
 end
 
 -- The answers of all servers to one request, asked at once; each as {name, status, body}.
-local function ask(servers, method, path, body, headers, timeout)
+local function ask(servers, method, path, body, timeout)
   local answers, waiting = {}, #servers
+  -- An idle connection would keep a tritonserver from ending.
+  local headers = { ["connection"] = { "close" }, ["content-type"] = { "application/json" } }
   for place, server in ipairs(servers) do
     core.register_task(function()
       local given = core.httpclient()[method](core.httpclient(), {
@@ -104,7 +95,7 @@ local function united(applet, shape, opening, closing)
   local method = applet.method == "POST" and "post" or "get"
   local body = method == "post" and applet:receive() or nil
   local seen, all = {}, {}
-  for _, given in ipairs(ask(servers, method, applet.path, body, nil, ASK_TIMEOUT)) do
+  for _, given in ipairs(ask(servers, method, applet.path, body, ASK_TIMEOUT)) do
     local list = given.body:match(shape)
     if given.status ~= 200 or not list then
       return answer(applet, given.status == 200 and 502 or given.status, "application/json", given.body)
@@ -133,7 +124,7 @@ core.register_service("control", "http", function(applet)
   local method = applet.method == "POST" and "post" or "get"
   local body = applet:receive()
   if #servers == 0 then return fail(applet, 503, "no server is ready") end
-  local answers = ask(servers, method, applet.path, body, { ["content-type"] = { "application/json" } }, CONTROL_TIMEOUT)
+  local answers = ask(servers, method, applet.path, body, CONTROL_TIMEOUT)
   local said = answers[1]
   for _, given in ipairs(answers) do
     if given.status ~= 200 then said = given break end
@@ -151,7 +142,7 @@ core.register_service("metrics", "http", function(applet)
     end
     return families[name]
   end
-  for _, given in ipairs(ask(serving("metrics"), "get", "/metrics", nil, nil, ASK_TIMEOUT)) do
+  for _, given in ipairs(ask(serving("metrics"), "get", "/metrics", nil, ASK_TIMEOUT)) do
     if given.status == 200 then
       local label = 'server="' .. given.name .. '"'
       local current

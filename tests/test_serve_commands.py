@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
+import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -116,6 +119,116 @@ def test_a_restart_is_told_in_the_foreground(tmp_path: Path) -> None:
     assert "server is ready again\n" in words
     assert "a word of warning" in words, "what the server complains about is shown"
     assert "CudaDriverHelper" not in words
+
+
+def test_nobody_reads_what_up_says(tmp_path: Path) -> None:
+    """As in `up | head -1`: what serves goes on."""
+    echo_repository(tmp_path / "models")
+    with subprocess.Popen(
+        [PROGRAM, "up", "models", *ANY_PORTS, "--stop-timeout", "0"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        deployment = wait_for(lambda: running(tmp_path) if state_file(tmp_path).exists() else None)
+        wait_for(lambda: deployment_of(tmp_path).ready)
+        (server,) = deployment_of(tmp_path).servers
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)
+        wait_for(lambda: deployment_of(tmp_path).servers[0].restarts == 1 and deployment_of(tmp_path).ready)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        words = process.stderr.read()
+        assert process.wait(60) == 130
+    assert "is ready again" in words
+    assert "Traceback" not in words
+    assert left_of(deployment.id) == []
+
+
+def test_ctrl_c_at_the_very_beginning_shows_no_traceback(tmp_path: Path) -> None:
+    echo_repository(tmp_path / "models")
+    for delay in (0.06, 0.1, 0.15, 0.2, 0.3):
+        process = subprocess.Popen(
+            [PROGRAM, "up", "models", *ANY_PORTS], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        )
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        _, words = process.communicate(timeout=60)
+        # Before it reads this program the interpreter shows one of its own.
+        assert "Traceback" not in words or "<frozen site>" in words
+        assert process.returncode in {130, -signal.SIGINT, 1}
+
+
+def test_up_says_first_that_it_is_up_and_builds_nothing(tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    words = """
+        version: 1
+        models:
+          echo:
+            backend: python
+            source: source/
+            max_batch_size: 8
+            input: {IN: "FP32[2]"}
+            output: {OUT: "FP32[2]"}
+            instance_group: [{count: 1, kind: KIND_CPU}]
+    """
+    spec.write_text(textwrap.dedent(words))
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/model.py").write_text(ECHO)
+    with foreground(tmp_path, "--stop-timeout", "0", ready=False) as process:
+        wait_for(lambda: state_file(tmp_path).exists() and deployment_of(tmp_path).ready)
+        spec.write_text(spec.read_text().replace("max_batch_size: 8", "max_batch_size: 4"))
+        again = tritonkit(tmp_path, "up", *ANY_PORTS)
+        assert (again.returncode, "built" in again.stderr, "is up already" in again.stderr) == (5, False, True)
+        assert "changed" not in tritonkit(tmp_path, "status").stdout
+        assert tritonkit(tmp_path, "build-repo", "spec.yaml").returncode == 0
+        told = tritonkit(tmp_path, "status")
+        assert told.returncode == 0, "it serves what it has loaded"
+        assert "the repository has changed since server loaded it" in told.stdout
+        assert json.loads(tritonkit(tmp_path, "status", "--json").stdout)["outdated"] == ["server"]
+        assert tritonkit(tmp_path, "restart", "server").returncode == 0
+        assert "changed" not in tritonkit(tmp_path, "status").stdout
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+
+
+def test_a_state_folder_that_is_removed_comes_back(tmp_path: Path) -> None:
+    echo_repository(tmp_path / "models")
+    with foreground(tmp_path, "models", "--stop-timeout", "0") as process:
+        before = running(tmp_path)
+        shutil.rmtree(tmp_path / ".tritonkit")
+        wait_for(lambda: state_file(tmp_path).exists())
+        assert running(tmp_path) == before
+        assert "is up already" in tritonkit(tmp_path, "up", "models", *ANY_PORTS).stderr
+        assert before.servers[0].pid is not None
+        os.kill(before.servers[0].pid, signal.SIGKILL)
+        wait_for(lambda: deployment_of(tmp_path).servers[0].restarts == 1 and deployment_of(tmp_path).ready)
+        assert tritonkit(tmp_path, "down").returncode == 0
+        assert process.wait(60) == 143
+    assert left_of(before.id) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nosuchfolder/",),
+        ("models", "--host", "no.such.host.invalid"),
+        ("models", "--http-port", "9", "--grpc-port", "9"),
+        ("models", "--server-arg", "--http-port=1"),
+    ],
+)
+def test_mistakes_of_the_user_end_with_2(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    echo_repository(tmp_path / "models")
+    answer = tritonkit(tmp_path, "up", *arguments)
+    assert answer.returncode == 2, answer.stderr
+    assert not (tmp_path / ".tritonkit").exists()
+
+
+def state_file(project: Path) -> Path:
+    return project / ".tritonkit/state.json"
 
 
 def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:

@@ -4,11 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tritonkit.serve.events import (
     Action,
+    Avoid,
     BecameReady,
     Clean,
     Event,
@@ -19,9 +20,11 @@ from tritonkit.serve.events import (
     Spawned,
     SpawnFailed,
     StopAsked,
+    Suspected,
     Terminate,
     Tick,
     Unusable,
+    Use,
 )
 from tritonkit.serve.machine import step
 from tritonkit.serve.phases import Phase, State, begin, next_deadline
@@ -89,7 +92,7 @@ SCRIPTS: dict[str, Script] = {
     ],
     "a sick process that even SIGKILL does not end is not started again": [
         *READY,
-        (4, Unusable("a", 7, "lost its stub"), [Kill("a")], Phase.KILLING),
+        (4, Unusable("a", 7, "lost its stub"), [Avoid("a"), Kill("a")], Phase.KILLING),
         (11, Tick(), [], Phase.FAILED),
         (80, Tick(), [], Phase.FAILED),
     ],
@@ -128,25 +131,41 @@ SCRIPTS: dict[str, Script] = {
     "no such program": [START[0], (0, SpawnFailed("a", "no such file"), [], Phase.FAILED)],
     "dead after it was ready": [
         *READY,
-        (4, Exited("a", 7, -11), [Clean("a")], Phase.BACKOFF),
+        (4, Exited("a", 7, -11), [Avoid("a"), Clean("a")], Phase.BACKOFF),
         (4.9, Tick(), [], Phase.BACKOFF),
         (5, Tick(), [Spawn("a")], Phase.STARTING),
         (5, Spawned("a", 8), [], Phase.STARTING),
-        (6, BecameReady("a", 8), [], Phase.READY),
+        (6, BecameReady("a", 8), [Use("a")], Phase.READY),
     ],
     "a lost stub": [
         *READY,
-        (4, Unusable("a", 7, "lost its stub"), [Kill("a")], Phase.KILLING),
+        (4, Unusable("a", 7, "lost its stub"), [Avoid("a"), Kill("a")], Phase.KILLING),
         (4, Exited("a", 7, -9), [Clean("a")], Phase.BACKOFF),
     ],
     "a stop while waiting to restart": [
         *READY,
-        (4, Exited("a", 7, 1), [Clean("a")], Phase.BACKOFF),
+        (4, Exited("a", 7, 1), [Avoid("a"), Clean("a")], Phase.BACKOFF),
         (4.5, StopAsked(), [], Phase.STOPPED),
+    ],
+    "under suspicion, and then trusted": [
+        *READY,
+        (4, Suspected("a", 7, True), [Avoid("a")], Phase.READY),
+        (4, Suspected("a", 7, True), [], Phase.READY),
+        (5, Suspected("a", 7, False), [Use("a")], Phase.READY),
+    ],
+    "under suspicion, and rightly": [
+        *READY,
+        (4, Suspected("a", 7, True), [Avoid("a")], Phase.READY),
+        (5, Unusable("a", 7, "lost its stub"), [Kill("a")], Phase.KILLING),
+        (5, Suspected("a", 7, False), [], Phase.KILLING),
+        (5, Exited("a", 7, -9), [Clean("a")], Phase.BACKOFF),
+        (6, Tick(), [Spawn("a")], Phase.STARTING),
+        (6, Spawned("a", 8), [], Phase.STARTING),
+        (7, BecameReady("a", 8), [Use("a")], Phase.READY),
     ],
     "asked to start again": [
         *READY,
-        (4, RestartAsked("a"), [Terminate("a")], Phase.STOPPING),
+        (4, RestartAsked("a"), [Avoid("a"), Terminate("a")], Phase.STOPPING),
         (4.5, RestartAsked("a"), [], Phase.STOPPING),
         (5, Exited("a", 7, 0), [Clean("a"), Spawn("a")], Phase.STARTING),
         (5, Spawned("a", 8), [], Phase.STARTING),
@@ -155,7 +174,7 @@ SCRIPTS: dict[str, Script] = {
     ],
     "asked to start again, and not ending": [
         *READY,
-        (4, RestartAsked("a"), [Terminate("a")], Phase.STOPPING),
+        (4, RestartAsked("a"), [Avoid("a"), Terminate("a")], Phase.STOPPING),
         (9, Tick(), [Kill("a")], Phase.KILLING),
         (9, Exited("a", 7, -9), [Clean("a"), Spawn("a")], Phase.STARTING),
     ],
@@ -167,14 +186,14 @@ SCRIPTS: dict[str, Script] = {
     ],
     "asked to start again and to stop": [
         *READY,
-        (4, RestartAsked("a"), [Terminate("a")], Phase.STOPPING),
+        (4, RestartAsked("a"), [Avoid("a"), Terminate("a")], Phase.STOPPING),
         (5, StopAsked(), [], Phase.STOPPING),
         (6, RestartAsked("a"), [], Phase.STOPPING),
         (7, Exited("a", 7, 0), [Clean("a")], Phase.STOPPED),
     ],
     "news of a process that is gone": [
         *READY,
-        (4, Exited("a", 7, 1), [Clean("a")], Phase.BACKOFF),
+        (4, Exited("a", 7, 1), [Avoid("a"), Clean("a")], Phase.BACKOFF),
         (5, Tick(), [Spawn("a")], Phase.STARTING),
         (5, Spawned("a", 8), [], Phase.STARTING),
         (5, BecameReady("a", 7), [], Phase.STARTING),
@@ -202,7 +221,7 @@ def test_gives_up_after_the_last_restart_with_growing_waits() -> None:
     now, pid, waits = 3.0, 7, []
     while not state.over:
         state, actions = step(state, Exited("a", pid, 1), now)
-        assert actions == (Clean("a"),)
+        assert actions[-1] == Clean("a")
         deadline = next_deadline(state)
         if deadline is None:
             break
@@ -232,10 +251,10 @@ def test_a_stable_time_earns_fresh_restarts() -> None:
 
 
 def stepped(state: State, now: float, *script: tuple[Event, list[Action]]) -> State:
-    """Step a deployment through events at one time, each with the actions that follow from it."""
+    """Step a deployment through events at one time, each with the actions that follow, but for those of the gateway."""
     for event, actions in script:
         state, done = step(state, event, now)
-        assert list(done) == actions, event
+        assert [action for action in done if not isinstance(action, Avoid | Use)] == actions, event
     return state
 
 
@@ -299,6 +318,20 @@ def test_a_dead_daemon_takes_its_servers_along_and_comes_back_before_them() -> N
     state = stepped(state, 4, (Spawned("mps", 6), []), (BecameReady("mps", 6), [Spawn("a"), Spawn("b")]))
     assert [state.process(name).failures for name in ("mps", "a", "b")] == [1, 0, 0]
     assert [state.process(name).restarts for name in ("mps", "a", "b", "c")] == [1, 1, 1, 0]
+
+
+def test_servers_get_no_requests_from_their_end_until_they_are_ready_again() -> None:
+    state, actions = step(full(), Exited("mps", 1, -9), 1)
+    assert set(actions[:3]) == {Avoid("mps"), Avoid("a"), Avoid("b")}, "before they are killed"
+    state, _ = step(state, Exited("a", 2, -9), 1)
+    state, _ = step(state, Exited("b", 3, -9), 1)
+    state, _ = step(state, Tick(), 2)
+    state, _ = step(state, Spawned("mps", 6), 2)
+    state, actions = step(state, BecameReady("mps", 6), 2)
+    assert {Use("a"), Use("b")}.isdisjoint(actions)
+    state, _ = step(state, Spawned("a", 7), 2)
+    state, actions = step(state, BecameReady("a", 7), 3)
+    assert actions == (Use("a"),)
 
 
 def test_a_daemon_that_hangs_takes_its_servers_along() -> None:
@@ -424,7 +457,7 @@ class World:
             return Spawned(action.name, self.pids)
         if isinstance(action, Clean):
             assert action.name not in self.alive
-        else:
+        elif not isinstance(action, Avoid | Use):
             assert action.name in self.alive, "a signal to a process that is gone"
             self.asked.add(action.name)
         return None
@@ -447,6 +480,7 @@ def plans(draw: st.DrawFn) -> tuple[ProcessSpec, ...]:
     return (*daemons, *servers)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_whatever_happens(data: st.DataObject) -> None:
     """No process runs without what it needs, none is started twice, and a stop ends them all."""
@@ -469,6 +503,7 @@ def test_whatever_happens(data: st.DataObject) -> None:
         pid = data.draw(st.sampled_from([world.alive.get(name, 0), 1]))
         events: list[Event] = [
             Tick(), BecameReady(name, pid), Unusable(name, pid, "x"), Exited(name, pid, 1), RestartAsked(name),
+            Suspected(name, pid, data.draw(st.booleans())),
             *([StopAsked()] if data.draw(st.integers(0, 9)) == 0 else []),
         ]  # fmt: skip
         state = drain(world, state, [data.draw(st.sampled_from(events))], now)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tritonkit.errors import CommandFailed, TritonkitError
-from tritonkit.tools import nvidia_smi, packages, perf_analyzer, tritonserver
+from tritonkit.tools import haproxy, nvidia_smi, packages, perf_analyzer, tritonserver
 from tritonkit.tools.commands import run
 from tritonkit.tools.tritonserver import TritonServer
 
@@ -49,8 +49,9 @@ def examine() -> list[Finding]:
         _python(),
         *_serving(),
         _perf_analyzer(),
-        _program("haproxy", ("-v",), "one address for several servers", "apt-get install haproxy"),
+        _haproxy(),
         _gpus(),
+        _nvml(),
         _program("nvidia-cuda-mps-control", (), "thread percentages", "comes with the NVIDIA driver"),
         _program("docker", ("--version",), "serving in containers", "https://docs.docker.com/engine/install"),
         _package("torch", "exports from PyTorch", "export"),
@@ -171,6 +172,15 @@ def _perf_analyzer() -> Finding:
     return Finding("perf_analyzer", serves, f"{found.version}, {found.binary}", required=True)
 
 
+def _haproxy() -> Finding:
+    serves = "one address for several servers"
+    try:
+        path = haproxy.find()
+    except TritonkitError as error:
+        return Finding("haproxy", serves, problem=str(error.args[0]), remedy=error.hint or "")
+    return Finding("haproxy", serves, f"{haproxy.version(path)}, {path}")
+
+
 def _gpus() -> Finding:
     serves, remedy = "serving on GPUs", "install the NVIDIA driver (models serve on the CPU without)"
     try:
@@ -182,6 +192,13 @@ def _gpus() -> Finding:
         return Finding("GPUs", serves, problem="the NVIDIA driver sees none")
     found = (f"{index}: {gpu.name}, {gpu.memory}, {gpu.driver}" for index, gpu in enumerate(gpus))
     return Finding("GPUs", serves, "; ".join(found))
+
+
+def _nvml() -> Finding:
+    serves = "choosing GPUs, and MPS: up --gpus"
+    version = packages.version("nvidia-ml-py")
+    remedy = "pip install 'nvidia-ml-py>=12.535' (it comes with 'tritonkit[gpu]')"
+    return Finding("nvidia-ml-py", serves, version or "", "" if version else "not installed", remedy)
 
 
 def _program(name: str, version: tuple[str, ...], serves: str, remedy: str) -> Finding:

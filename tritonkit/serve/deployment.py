@@ -22,10 +22,10 @@ POLL = 0.02
 
 
 @contextmanager
-def up(plan: Plan) -> Iterator[Deployment]:
+def up(plan: Plan, replan: Callable[[Change], Plan] | None = None) -> Iterator[Deployment]:
     """Serve ``plan`` for the time of a ``with`` block, which begins when every model is READY.
 
-    Everything is stopped when the block ends, whatever ended it.
+    Everything is stopped when the block ends, whatever ended it. ``replan`` is as for ``serve``.
 
     Raises:
         LaunchFailed: it did not come up, or it gave up while the block ran.
@@ -33,7 +33,7 @@ def up(plan: Plan) -> Iterator[Deployment]:
     """
     claim = Claim(plan.project)
     try:
-        supervisor = Supervisor(plan, claim)
+        supervisor = Supervisor(plan, claim, replan)
         settled = threading.Event()
         faults: list[BaseException] = []
 

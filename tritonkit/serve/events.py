@@ -44,6 +44,15 @@ class Unusable:
 
 
 @dataclass(frozen=True)
+class Suspected:
+    """A process that is ready may have to be called unusable soon, or may not after all (``suspect`` is false)."""
+
+    name: str
+    pid: int
+    suspect: bool
+
+
+@dataclass(frozen=True)
 class Exited:
     """A process ended, with its exit code (negative: the signal that ended it)."""
 
@@ -66,7 +75,7 @@ class RestartAsked:
     name: str
 
 
-Event = Tick | Spawned | SpawnFailed | BecameReady | Unusable | Exited | StopAsked | RestartAsked
+Event = Tick | Spawned | SpawnFailed | BecameReady | Unusable | Suspected | Exited | StopAsked | RestartAsked
 
 
 @dataclass(frozen=True)
@@ -97,4 +106,18 @@ class Clean:
     name: str
 
 
-Action = Spawn | Terminate | Kill | Clean
+@dataclass(frozen=True)
+class Avoid:
+    """Have the gateway send the process no new requests, where others can take them."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Use:
+    """Have the gateway send the process requests again."""
+
+    name: str
+
+
+Action = Spawn | Terminate | Kill | Clean | Avoid | Use

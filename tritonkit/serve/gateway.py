@@ -31,10 +31,7 @@ _ROUTABLE = re.compile(r"[^\s#%$/\\\"'\x00-\x1f\x7f]+")
 # In a gRPC message the length of the name is one byte.
 _LONGEST_NAME = 127
 _TOKEN = re.compile(r"[!-~]{16,}")
-_SHARED_MEMORY = (
-    "shared memory is registered with one server, and the gateway has several: "
-    "use a server's own address (tritonkit status names it)"
-)
+_SHARED_MEMORY = "shared memory is registered with one server: use its own address (tritonkit status names it)"
 _CLOSED = "model control, trace and log settings are closed: start with --allow-model-control"
 _CLOSED_GRPC = "model control, trace and log settings reach every server over HTTP only"
 
@@ -202,6 +199,7 @@ def files(backends: Sequence[Backend], options: GatewayOptions, *, folder: Path,
         options=options,
         local=local_socket(runtime),
         exporter=runtime / "exporter.sock",
+        refusals=runtime / "refusals.sock",
         script=folder / SCRIPT,
         states=folder / STATES,
         # A model that is being loaded makes its server unready as a whole: with model control that is everyday.
@@ -224,6 +222,32 @@ def files(backends: Sequence[Backend], options: GatewayOptions, *, folder: Path,
 def local_socket(runtime: Path) -> Path:
     """Where the gateway speaks HTTP with this machine's own user alone, and without TLS."""
     return runtime / "http.sock"
+
+
+def check_certificate(file: Path) -> None:
+    """Look whether a file holds a certificate and its key, readable by its owner alone.
+
+    Raises:
+        TritonkitError: it does not.
+    """
+    import ssl
+
+    try:
+        with open_regular(file) as stream:
+            mode = os.fstat(stream.fileno()).st_mode
+        # Asked for nothing: a key behind a password could not be read when the gateway starts.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(file, password="")
+    except ssl.SSLError as error:
+        raise TritonkitError(
+            f"--tls-certificate {file}: no certificate with its key: {error.reason or error}",
+            hint="Write both into one PEM file: cat certificate.pem key.pem > both.pem",
+        ) from error
+    except OSError as error:
+        raise TritonkitError(f"--tls-certificate {file}: cannot be read: {error.strerror}") from error
+    if mode & 0o077:
+        raise TritonkitError(
+            f"--tls-certificate {file}: others may read its key", hint=f"Run: chmod 600 {shlex.quote(str(file))}"
+        )
 
 
 def check_tokens(file: Path) -> None:

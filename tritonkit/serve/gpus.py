@@ -75,14 +75,9 @@ class Gpu:
     def mps_refusal(self) -> str:
         """Why MPS cannot partition it; empty where it can."""
         if self.mig:
-            return (
-                f"GPU {self.index} is cut into MIG devices, which partition it already; tritonkit runs no MPS on them"
-            )
+            return "it is cut into MIG devices, which partition it already"
         if _numbers(self.compute_capability) < VOLTA:
-            return (
-                f"GPU {self.index} ({self.name}) has compute capability {self.compute_capability}; "
-                "MPS limits threads and memory from Volta (7.0) on"
-            )
+            return f"its compute capability is {self.compute_capability}; MPS keeps limits from Volta (7.0) on"
         return ""
 
 

@@ -115,8 +115,10 @@ def answers(check: GatewayCheck, *, timeout: float = 5.0) -> bool:
             connection.settimeout(timeout)
             connection.connect(str(local_socket(check.control.parent)))
             connection.sendall(b"GET /v2/health/live HTTP/1.0\r\n\r\n")
-            return connection.recv(64).split(b" ")[1:2] == [b"200"]
-    except OSError:
+            serves = connection.recv(64).split(b" ")[1:2] == [b"200"]
+        # The master listens a moment later than its worker.
+        return serves and bool(HaproxySocket(check.control, timeout=timeout).workers())
+    except (OSError, RequestFailed):
         return False
 
 
@@ -140,7 +142,7 @@ def reload(spec: ProcessSpec, pid: int, *, timeout: float = 30.0) -> None:
     staged = folder.path.with_name(f"{folder.path.name}.new")
     staged.mkdir(exist_ok=True)
     _write(folder, staged)
-    run([spec.argv[0], "-c", "-q", "-f", str(staged / CONFIG)], timeout=timeout)
+    run([spec.argv[0], "-c", "-f", str(staged / CONFIG)], timeout=timeout)
     gateway = HaproxySocket(check.control, timeout=timeout)
     before = gateway.workers()
     (staged / STATES).write_text(gateway.server_states())

@@ -4,6 +4,7 @@
   once; all whose gates are open start at the same time.
 - A process that ends unasked is started again after a wait, as often in a row as the policy says. One whose need
   is lost is killed at once, and started again after that need, which is not counted against it.
+- A server that is lost, or may be, gets no new requests until it is ready again, or until it is clear that it is well.
 - A process that never became ready fails the deployment. One that was given up fails it as well, unless every
   model has another server that was not.
 - Stopping goes backwards: nothing is asked to end before all that need it, or come after it, have ended.
@@ -15,6 +16,7 @@ from dataclasses import replace
 
 from tritonkit.serve.events import (
     Action,
+    Avoid,
     BecameReady,
     Clean,
     Event,
@@ -25,9 +27,11 @@ from tritonkit.serve.events import (
     Spawned,
     SpawnFailed,
     StopAsked,
+    Suspected,
     Terminate,
     Tick,
     Unusable,
+    Use,
 )
 from tritonkit.serve.phases import Phase, Process, State, deadline
 
@@ -40,6 +44,7 @@ def step(state: State, event: Event, now: float) -> tuple[State, tuple[Action, .
     An event about a process that is not the one running now changes nothing.
     """
     actions: list[Action] = []
+    before = state
     if isinstance(event, StopAsked):
         state = _stop(state, event.at_once, now, actions)
     elif isinstance(event, RestartAsked):
@@ -57,16 +62,29 @@ def step(state: State, event: Event, now: float) -> tuple[State, tuple[Action, .
     for rule in (_end_overdue, _end_unwanted, _give_up_dependants):
         state = rule(state, now, actions)
     state = _wind_down(state, now, actions) if state.stopping else _start(state, now, actions)
+    if not state.stopping:
+        for process in before.processes:
+            now_is = state.process(process.name)
+            if process.phase is Phase.READY is not now_is.phase and not now_is.avoided:
+                actions.insert(0, Avoid(process.name))
+                state = _put(state, replace(now_is, avoided=True))
     return replace(state, came_up=state.came_up or state.ready), tuple(actions)
 
 
 def _happened(
-    state: State, process: Process, event: BecameReady | Unusable | Exited, now: float, actions: list[Action]
+    state: State,
+    process: Process,
+    event: BecameReady | Unusable | Suspected | Exited,
+    now: float,
+    actions: list[Action],
 ) -> State:
     if isinstance(event, BecameReady):
         if process.phase is not Phase.STARTING or process.excused:
             return state
-        return _put(state, replace(process, phase=Phase.READY, since=now, was_ready=True))
+        process = replace(process, phase=Phase.READY, since=now, was_ready=True)
+        return _avoid(state, process, False, actions)
+    if isinstance(event, Suspected):
+        return _avoid(state, process, event.suspect, actions) if process.phase is Phase.READY else state
     if isinstance(event, Unusable):
         if process.phase not in _RUNNING:
             return state
@@ -81,6 +99,12 @@ def _happened(
     before = "" if process.phase is Phase.READY else " before it was ready"
     process = replace(process, failures=_fresh_failures(process, state, now))
     return _ended(state, process, f"{_ending(event.returncode)}{before}", now)
+
+
+def _avoid(state: State, process: Process, avoided: bool, actions: list[Action]) -> State:
+    if avoided != process.avoided:
+        actions.append(Avoid(process.name) if avoided else Use(process.name))
+    return _put(state, replace(process, avoided=avoided))
 
 
 def _fresh_failures(process: Process, state: State, now: float) -> int:

@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ WITNESS_TIMEOUT = 60.0
 # MPS rounds a percentage down to a number of SMs that the hardware can give: whole clusters.
 SM_TOLERANCE = 8
 PATIENCE = 5.0
+RELEASE_PATIENCE = 2.0
 WITNESS = (sys.executable, "-I", "-S", witness.__file__)
 # Every process that has initialised CUDA has this open, and one that has not cannot use a GPU.
 _CUDA_DEVICE = "/dev/nvidia-uvm"
@@ -87,13 +89,21 @@ class Daemon:
             return False
         return True
 
-    def servers(self) -> tuple[int, ...]:
+    def servers(self, *, timeout: float = ANSWER_TIMEOUT) -> tuple[int, ...]:
         """The processes of its MPS servers; none before the first client came."""
-        return _numbers(self.ask("get_server_list"))
+        return _numbers(self.ask("get_server_list", timeout=timeout))
+
+    def pairs(self, *, timeout: float = ANSWER_TIMEOUT) -> tuple[tuple[int, int], ...]:
+        """Each client of its servers: the server's process, and the client's."""
+        return tuple(
+            (server, pid)
+            for server in self.servers(timeout=timeout)
+            for pid in _numbers(self.ask(f"get_client_list {server}", timeout=timeout))
+        )
 
     def client_pids(self) -> tuple[int, ...]:
         """The processes that are clients of its servers."""
-        return tuple(pid for server in self.servers() for pid in _numbers(self.ask(f"get_client_list {server}")))
+        return tuple(pid for _, pid in self.pairs())
 
     def clients(self) -> tuple[Client, ...]:
         """The same, with what ``ps`` says of them."""
@@ -102,20 +112,36 @@ class Daemon:
             fields = line.split()
             if len(fields) >= 6 and fields[0].isdigit() and fields[2].isdigit():
                 told[int(fields[0])] = Client(int(fields[0]), int(fields[2]), fields[3], " ".join(fields[5:]))
-        found = []
-        for server in self.servers():
-            for pid in _numbers(self.ask(f"get_client_list {server}")):
-                found.append(told.get(pid) or Client(pid, server, "", procfs.command(pid) or ""))
-        return tuple(found)
+        return tuple(
+            told.get(pid) or Client(pid, server, "", procfs.command(pid) or "") for server, pid in self.pairs()
+        )
 
-    def terminate(self, server: int, pid: int) -> None:
-        """Take the GPU away from one client, before it is killed: a kernel of it that runs ends first."""
-        self.ask(f"terminate_client {server} {pid}")
+    def terminate(self, server: int, pid: int, *, timeout: float = ANSWER_TIMEOUT) -> None:
+        """End the work of one client of a server on the GPU; it can use the GPU no more."""
+        self.ask(f"terminate_client {server} {pid}", timeout=timeout)
 
 
 def answers(program: Path, pipe_directory: Path) -> bool:
     """Whether the daemon of a pipe directory runs and answers."""
     return Daemon(program, pipe_directory).answers()
+
+
+def let_go(spec: ProcessSpec, *, patience: float = RELEASE_PATIENCE) -> None:
+    """Let the daemon end the work of a server's processes on the GPU, before they are killed.
+
+    Killed in the midst of it, a client can leave the others with an error. Nothing happens where no daemon answers.
+    """
+    share = spec.check.share if isinstance(spec.check, ServerCheck) else None
+    program = located(spec.env.get("PATH"))
+    if share is None or share.pipe_directory is None or program is None:
+        return
+    daemon, end = Daemon(program, share.pipe_directory), time.monotonic() + patience
+    with suppress(TritonkitError):
+        members = set(warden.members(spec.mark))
+        for server, pid in daemon.pairs(timeout=patience):
+            left = end - time.monotonic()
+            if pid in members and left > 0:
+                daemon.terminate(server, pid, timeout=left)
 
 
 def attachment(spec: ProcessSpec, pid: int, *, patience: float = PATIENCE) -> str | None:

@@ -51,6 +51,7 @@ class Process:
         failures: how often it ended unasked, without a stable time in between.
         was_ready: whether it was ready at least once.
         asks: how often somebody asked that it be started again.
+        avoided: whether it is to get no new requests until it is trusted again.
         excused: whether it is to be started again as soon as it has ended, which counts as no failure of its own.
         reason: why it last ended unasked; empty when it never did.
     """
@@ -66,6 +67,7 @@ class Process:
     failures: int = 0
     was_ready: bool = False
     asks: int = 0
+    avoided: bool = False
     excused: bool = False
     reason: str = ""
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tritonkit.errors import CommandFailed, LaunchFailed, RequestFailed, TritonkitError, UsageError, nearest
 from tritonkit.serve.phases import Phase, Process, State
-from tritonkit.serve.processes import Change, GatewayCheck, ProcessSpec
+from tritonkit.serve.processes import Change, ProcessSpec
 
 if TYPE_CHECKING:
     from tritonkit.serve.control import Answer
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tritonkit.serve.supervisor import Supervisor
 
 _POLL = 0.05
+# The gateway looks at a server more often than that.
+_SEEN_UP = 10.0
 
 
 class Restarts:
@@ -123,15 +125,17 @@ class Restarts:
             if gateway is not None:
                 for server in servers:
                     _told(gateway, server, "ready")
+        if gateway is not None:
+            # Only then may the next one be drained.
+            _until_up(gateway, servers)
 
     def _gateway(self) -> HaproxySocket | None:
-        for process in self._supervisor.state.processes:
-            check = self._supervisor.spec(process.name).check
-            if isinstance(check, GatewayCheck) and process.phase is Phase.READY:
-                from tritonkit.serve.haproxy import HaproxySocket
+        if not any(spec.kind == "gateway" for spec in self._supervisor.plan.processes):
+            return None
+        from tritonkit.serve import routing
 
-                return HaproxySocket(check.control)
-        return None
+        specs = {spec.name: self._supervisor.spec(spec.name) for spec in self._supervisor.plan.processes}
+        return routing.gateway(self._supervisor.state, specs)
 
     def _drained(self, gateway: HaproxySocket, servers: Sequence[str]) -> Iterator[dict[str, Any]]:
         asked = [server for server in servers if _told(gateway, server, "drain")]
@@ -163,12 +167,21 @@ def _outcome(asked: str, name: str, before: State, state: State) -> Process | No
 
 
 def _told(gateway: HaproxySocket, server: str, word: str) -> bool:
-    # A gateway that does not answer, or does not know the server, does not keep a server from being restarted.
-    try:
-        gateway.drain(server) if word == "drain" else gateway.ready(server)
-    except TritonkitError:
-        return False
-    return True
+    from tritonkit.serve import routing
+
+    return routing.tell(gateway, server, word)
+
+
+def _until_up(gateway: HaproxySocket, servers: Sequence[str]) -> None:
+    end = time.monotonic() + _SEEN_UP
+    while time.monotonic() < end:
+        try:
+            states = gateway.states()
+        except TritonkitError:
+            return
+        if all(states.get(server) == "UP" for server in servers):
+            return
+        time.sleep(_POLL)
 
 
 def _sessions(gateway: HaproxySocket, server: str) -> int:

@@ -126,11 +126,12 @@ def notes(seats: Sequence[Seat], mps: Mps, machine: Machine, *, cpu_asked: bool 
         if mps == "auto" and reason:
             said.append(f"GPU {gpu.index} is shared in time slices, without MPS: {reason}")
     for seat in seats:
-        limit, processes = seat.thread_percentage, processes_of(seat, machine)
+        limit, processes = seat.thread_percentage, processes_of(seat, machine, computing_there=True)
         if seat.mps and limit is not None and processes > 1 and limit * processes > 100:
+            instances = "1 Python-based instance" if processes == 2 else f"{processes - 1} Python-based instances"
             said.append(
-                f"{seat.name}: {limit:g}% is the ceiling of each of its processes (tritonserver and "
-                f"{processes - 1} Python instances): together they may use the whole GPU"
+                f"{seat.name}: {limit:g}% is the ceiling of each of its processes (tritonserver and {instances}): "
+                f"together they may use {min(100, limit * processes):g}%"
             )
     limited = [seat.name for seat in seats if seat.thread_percentage or seat.entry.memory_limit]
     if cpu_asked and limited:
@@ -138,12 +139,16 @@ def notes(seats: Sequence[Seat], mps: Mps, machine: Machine, *, cpu_asked: bool 
     return tuple(said)
 
 
-def processes_of(seat: Seat, machine: Machine) -> int:
-    """How many processes of a seat may use its GPU: tritonserver, and one for each Python-based instance."""
+def processes_of(seat: Seat, machine: Machine, *, computing_there: bool = False) -> int:
+    """How many processes of a seat may be clients on its GPU: tritonserver, and one for each Python-based instance.
+
+    One on the CPU is a client as well as soon as it looks for GPUs; with ``computing_there`` it does not count.
+    """
     if seat.gpu is None:
         return 0
     held = [machine.models[name] for name in seat.models]
-    return 1 + sum(model.instances_on(seat.gpu.index) for model in held if model.backend in machine.python_backends)
+    stubs = [model for model in held if model.backend in machine.python_backends]
+    return 1 + sum(model.instances_on(seat.gpu.index, computing_there=computing_there) for model in stubs)
 
 
 def _gpus_of(entry: Server, machine: Machine, faults: list[Fault]) -> list[Gpu | None]:

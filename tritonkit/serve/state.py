@@ -244,7 +244,7 @@ def began(pid: int) -> int:
 def _make(folder: Path) -> None:
     # A project may come from anywhere, so what stands there is not trusted: what is written or removed below
     # must lie in this folder itself.
-    for place in (folder, folder / "logs", folder / "run"):
+    for place in (folder, *(folder / name for name in ("logs", "run", "views", "gateway"))):
         if place.is_symlink():
             raise TritonkitError(f"{place}: is a link; only a folder can keep a deployment's state", hint="Remove it.")
     (folder / "logs").mkdir(parents=True, exist_ok=True)

@@ -75,10 +75,12 @@ class StoredModel:
             found.append(group)
         return found
 
-    def instances_on(self, gpu: int) -> int:
-        """How many instances it has on one GPU, those on the CPU included."""
+    def instances_on(self, gpu: int, *, computing_there: bool = False) -> int:
+        """How many instances it has on one GPU; those on the CPU are left out where only ``computing_there`` count."""
         groups = self.groups_on(gpu)
-        return 1 if groups is None else sum(group.count or 1 for group in groups)
+        if groups is None:
+            return 1
+        return sum(group.count or 1 for group in groups if not (computing_there and group.kind == type(group).KIND_CPU))
 
     def configs_for(self, gpu: int | None) -> dict[str, str]:
         """Its configurations for a server that sees one GPU alone, or as they are for a server without one."""

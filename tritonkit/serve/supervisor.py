@@ -21,7 +21,7 @@ from typing import TypeVar
 from tritonkit.errors import LaunchFailed
 from tritonkit.serve import events, machine, phases, runtime, warden
 from tritonkit.serve.phases import State
-from tritonkit.serve.processes import Change, Plan, ProcessSpec
+from tritonkit.serve.processes import Change, Plan, ProcessSpec, ServerCheck
 from tritonkit.serve.record import fingerprint, record
 from tritonkit.serve.state import Claim, Deployment
 from tritonkit.tools.launcher import tied
@@ -190,10 +190,32 @@ class Supervisor:
             child = self._children[name]
             child.send_signal(_STOP_SIGNAL.get(self._specs[name].kind, signal.SIGTERM))
         elif isinstance(action, events.Kill):
-            self._children[name].kill()
-        else:
+            self._kill(self._specs[name], self._children[name])
+        elif isinstance(action, events.Clean):
             self._ended[name].set()
             warden.clean(self._specs[name].mark)
+        elif any(spec.kind == "gateway" for spec in self.plan.processes):
+            # Not in this thread: the gateway may be slow to answer.
+            threading.Thread(target=self._route, args=(action,), daemon=True).start()
+
+    def _route(self, action: events.Avoid | events.Use) -> None:
+        from tritonkit.serve import routing
+
+        routing.route(action, self._state, self._specs)
+
+    @staticmethod
+    def _kill(spec: ProcessSpec, child: subprocess.Popen[bytes]) -> None:
+        if not (isinstance(spec.check, ServerCheck) and spec.check.share and spec.check.share.pipe_directory):
+            child.kill()
+            return
+        from tritonkit.serve import mps
+
+        def let_go_and_kill() -> None:
+            mps.let_go(spec)
+            child.kill()
+
+        # The daemon is asked first, which may take its time; the loop has none to lose.
+        threading.Thread(target=let_go_and_kill, daemon=True).start()
 
     def _spawn(self, spec: ProcessSpec) -> None:
         try:

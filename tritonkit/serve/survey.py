@@ -64,6 +64,8 @@ def _spread(request: Request, host: Host) -> Host:
     count = len(seats(request, machine))
     if request.tokens_file is not None:
         gateway.check_tokens(request.tokens_file)
+    if request.tls_certificate is not None:
+        gateway.check_certificate(request.tls_certificate)
     # The servers' own ports are not looked at with the public ones: of these a taken one is named.
     own = ports.choose(LOOPBACK, {f"{service} {seat}": 0 for seat in range(count) for service in SERVICES})
     return replace(

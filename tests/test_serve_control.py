@@ -1,0 +1,226 @@
+"""Single processes are started again at somebody's request, from another terminal, and under load."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from chaos import Load
+from serving import (
+    FREE_PORTS,
+    QUICK,
+    deployment_of,
+    echo_repository,
+    foreground,
+    left_of,
+    plan,
+    tritonkit,
+    up,
+    wait_for,
+)
+
+from tritonkit import serve
+from tritonkit.errors import LaunchFailed, TritonkitError, UsageError
+from tritonkit.serve import Deployment, condition, control
+from tritonkit.serve.control import ControlServer, ask
+from tritonkit.serve.processes import Change, Plan
+from tritonkit.spec.servers import Server
+
+# What is not read to its end is cut.
+CUT = "connection reset"
+
+
+def replicas(project: Path, **changes: object) -> Plan:
+    return plan(project, echo_repository(project / "models"), servers=(Server("echo", replicas=2),), **changes)
+
+
+def restart(deployment: Deployment, name: str) -> list[tuple[str, str]]:
+    steps = ask(deployment.control, {"command": "restart", "server": name})
+    return [(str(step["server"]), str(step["step"])) for step in steps]
+
+
+def test_a_restart_from_another_terminal(tmp_path: Path) -> None:
+    echo_repository(tmp_path / "models")
+    with foreground(tmp_path, "models", "--stop-timeout", "0"):
+        before = serve.running(tmp_path)
+        done = tritonkit(tmp_path, "restart", "server")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert [line.split()[2:4] for line in done.stdout.splitlines() if " s " in line] == [
+            ["server", "restarting"],
+            ["server", "ready"],
+        ]
+        after = serve.running(tmp_path)
+        assert (after.servers[0].restarts, after.servers[0].reason, after.ready) == (1, "", True)
+        assert after.servers[0].pid != before.servers[0].pid
+        steps = json.loads(tritonkit(tmp_path, "restart", "server", "--json").stdout)
+        assert [step["step"] for step in steps] == ["restarting", "ready"]
+        missing = tritonkit(tmp_path, "restart", "sever")
+        assert missing.returncode == 2
+        assert "no process 'sever' runs here; did you mean 'server'?" in missing.stderr
+        for request, words in (
+            ({"command": "set", "server": "server", "percentage": 30}, "one server, on no GPU"),
+            ({"command": "set", "server": "server", "percentage": "x"}, "'x' is no percentage"),
+            ({"command": "restrat"}, "did you mean 'restart'?"),
+        ):
+            with pytest.raises(UsageError, match=words):
+                list(ask(after.control, request))
+    gone = tritonkit(tmp_path, "restart", "server")
+    assert (gone.returncode, "no server runs" in gone.stderr) == (1, True)
+
+
+def test_a_restart_that_fails_says_why(tmp_path: Path) -> None:
+    repository = echo_repository(tmp_path / "models")
+    with up(tmp_path, repository, policy=replace(QUICK, backoff=0.5)) as deployment:
+        model = repository / "echo/1/model.py"
+        good = model.read_text()
+        model.write_text("import nosuchthing\n")
+        with pytest.raises(LaunchFailed, match="No module named 'nosuchthing'") as caught:
+            restart(deployment, "server")
+        assert caught.value.exit_code == 5
+        assert "Install what provides the module nosuchthing" in str(caught.value.hint)
+        model.write_text(good)
+        wait_for(lambda: deployment_of(tmp_path).ready)
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> Iterator[tuple[Deployment, Load]]:
+    """Two replicas behind the gateway, and four clients."""
+    with serve.up(replicas(tmp_path)) as deployment:
+        load = Load(deployment.http, deployment.grpc, 4, protocols=("http",))
+        with load.running():
+            wait_for(lambda: load.answered(0) > 50)
+            yield deployment, load
+
+
+def test_a_restart_behind_the_gateway_loses_no_request(tmp_path: Path, loaded: tuple[Deployment, Load]) -> None:
+    deployment, load = loaded
+    for name in ("echo-r0", "echo-r1"):
+        assert restart(deployment, name) == [
+            (name, "draining"), (name, "drained"), (name, "restarting"), (name, "ready"),
+        ]  # fmt: skip
+    assert restart(deployment, "gateway") == [("gateway", "reloaded")]
+    many = load.answered(0)
+    wait_for(lambda: load.answered(0) > many + 50)
+    assert load.failed(0) == []
+    now = deployment_of(tmp_path)
+    assert [server.restarts for server in now.servers] == [1, 1, 0]
+
+
+def test_one_that_was_given_up_leaves_the_deployment_degraded_and_can_be_started_again(tmp_path: Path) -> None:
+    planned = replicas(tmp_path, policy=replace(QUICK, max_restarts=0))
+    with serve.up(planned) as first:
+        pid = first.servers[0].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        now = wait_for(lambda: degraded(tmp_path))
+        assert (now.servers[0].phase, now.servers[1].phase, now.state) == ("failed", "ready", "degraded")
+        shown = tritonkit(tmp_path, "status")
+        assert shown.returncode == 1
+        assert shown.stdout.startswith("degraded: echo-r0 was given up\n")
+        assert restart(now, "echo-r0")[-1] == ("echo-r0", "ready")
+        wait_for(lambda: deployment_of(tmp_path).state == "ready")
+        assert tritonkit(tmp_path, "status").returncode == 0
+    assert left_of(first.id) == []
+
+
+def degraded(project: Path) -> Deployment | None:
+    deployment = deployment_of(project)
+    return deployment if deployment.servers[0].phase == "failed" else None
+
+
+def test_a_change_that_fails_is_taken_back(tmp_path: Path) -> None:
+    repository = echo_repository(tmp_path / "models")
+    request = serve.Request(repository=repository, project=tmp_path, ports=FREE_PORTS, policy=QUICK)
+    host = serve.survey(request)
+
+    def replan(change: Change) -> Plan:
+        # The percentage stands for what a machine without a GPU can change, too.
+        if change.thread_percentage < 50:
+            return serve.plan(replace(request, log_verbose=1), host)
+        return serve.plan(replace(request, server_args=("--nosuchflag=1",)), host)
+
+    with serve.up(serve.plan(request, host), replan) as deployment:
+        before = deployment.servers[0].pid
+        list(ask(deployment.control, {"command": "set", "server": "server", "percentage": 30}))
+        changed = deployment_of(tmp_path)
+        assert changed.ready
+        assert changed.servers[0].pid != before
+        assert command(changed).count("--log-verbose=1") == 1
+        with pytest.raises(LaunchFailed, match="server runs as before") as caught:
+            list(ask(deployment.control, {"command": "set", "server": "server", "percentage": 60}))
+        assert "nosuchflag" in str(caught.value)
+        back = deployment_of(tmp_path)
+        assert back.ready
+        assert command(back).count("--log-verbose=1") == 1
+
+
+def command(deployment: Deployment) -> list[str]:
+    return Path(f"/proc/{deployment.servers[0].pid}/cmdline").read_text().split("\0")
+
+
+def test_one_request_at_a_time(tmp_path: Path) -> None:
+    with up(tmp_path, echo_repository(tmp_path / "models")) as deployment:
+        first = ask(deployment.control, {"command": "restart", "server": "server"})
+        assert next(first)["step"] == "restarting"
+        with pytest.raises(UsageError, match="another restart is under way"):
+            restart(deployment, "server")
+        assert [step["step"] for step in first] == ["ready"]
+
+
+def test_what_was_asked_for_is_done_though_nobody_waits(tmp_path: Path) -> None:
+    with up(tmp_path, echo_repository(tmp_path / "models")) as deployment:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(deployment.control))
+            connection.sendall(b'{"command": "restart", "server": "server"}\n')
+        wait_for(lambda: deployment_of(tmp_path).servers[0].restarts == 1 and deployment_of(tmp_path).ready)
+        assert condition.faults(deployment_of(tmp_path)) == {}
+
+
+@pytest.fixture
+def answering(tmp_path: Path) -> Iterator[Path]:
+    def answer(request: object) -> Iterator[dict[str, object]]:
+        yield {"said": request}
+        raise TritonkitError("no", hint="yes")
+
+    path = tmp_path / "s"
+    server = ControlServer(path, answer)
+    yield path
+    server.close()
+    with pytest.raises(TritonkitError, match="cannot be reached"):
+        list(ask(path, {}))
+
+
+def test_the_socket_is_for_its_user_alone(answering: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert answering.stat().st_mode & 0o777 == 0o600
+    answers = ask(answering, {"a": 1})
+    assert next(answers) == {"said": {"a": 1}}
+    with pytest.raises(TritonkitError, match="no") as caught:
+        next(answers)
+    assert caught.value.hint == "yes"
+    for line in (b"", b"{\n", b"[]\n", b"\xff\n", b"x" * 100_000 + b"\n"):
+        assert raw(answering, line).startswith(('{"error": "no request', CUT))
+    # Another user's processes get no answer, and get none from us.
+    monkeypatch.setattr(control, "peer", lambda _: 12345)
+    with pytest.raises(TritonkitError, match="another user"):
+        list(ask(answering, {}))
+    assert raw(answering, b"{}\n") in {"", CUT}
+
+
+def raw(path: Path, line: bytes) -> str:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
+        done = threading.Thread(target=lambda: connection.sendall(line))
+        done.start()
+        done.join()
+        connection.shutdown(socket.SHUT_WR)
+        try:
+            return connection.makefile().read()
+        except ConnectionResetError:
+            return CUT

@@ -1,0 +1,150 @@
+"""What is noticed of a server that runs and does not serve; and what is left alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from chaos import Load
+from serving import (
+    ECHO,
+    ECHO_CONFIG,
+    QUICK,
+    deployment_of,
+    echo_repository,
+    left_of,
+    plan,
+    python_model,
+    stubs,
+    up,
+    wait_for,
+)
+
+from tritonkit import serve
+from tritonkit.client.endpoint import Endpoint
+from tritonkit.serve import Deployment, condition, health, probes
+
+EXECUTE = "    def execute(self, requests):\n"
+
+
+def hangs(repository: Path, gate: Path) -> Path:
+    """A model that hangs, and is not stopped, for as long as there is that file."""
+    wait = f"        import os, time\n        while os.path.exists({str(gate)!r}): time.sleep(0.01)\n"
+    return python_model(repository, "hangs", ECHO.replace(EXECUTE, EXECUTE + wait))
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "STOPPED", 0.6)
+
+
+def restarted(project: Path, before: Deployment) -> Deployment | None:
+    now = deployment_of(project)
+    return now if now.ready and now.servers[0].restarts > before.servers[0].restarts else None
+
+
+def test_what_sigstop_has_stopped_is_started_again(tmp_path: Path) -> None:
+    with up(tmp_path, echo_repository(tmp_path / "models")) as first:
+        (stub,) = stubs(first)
+        os.kill(stub, signal.SIGSTOP)
+        wait_for(lambda: condition.faults(first) == {"server": "has a child process that was stopped by a signal"})
+        second = wait_for(lambda: restarted(tmp_path, first))
+        assert second.servers[0].reason == f"has a child process {stub} that was stopped"
+        server = second.servers[0].pid
+        assert server is not None
+        os.kill(server, signal.SIGSTOP)
+        wait_for(lambda: condition.faults(second) == {"server": "was stopped by a signal"})
+        third = wait_for(lambda: restarted(tmp_path, second))
+        assert third.servers[0].reason == "was stopped by a signal"
+        assert condition.faults(third) == {}
+    assert left_of(first.id) == []
+
+
+def test_what_goes_on_in_time_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "STOPPED", 30.0)
+    with up(tmp_path, echo_repository(tmp_path / "models")) as first:
+        (stub,) = stubs(first)
+        os.kill(stub, signal.SIGSTOP)
+        time.sleep(1.5)
+        os.kill(stub, signal.SIGCONT)
+        time.sleep(1.0)
+        assert deployment_of(tmp_path).servers[0].restarts == 0
+
+
+def test_a_server_that_does_not_answer_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "SILENT", 1.0)
+    with up(tmp_path, echo_repository(tmp_path / "models")) as first:
+        with monkeypatch.context() as mute:
+            mute.setattr(Endpoint, "live", lambda _: False)
+            wait_for(lambda: deployment_of(tmp_path).servers[0].phase != "ready")
+        second = wait_for(lambda: restarted(tmp_path, first))
+        assert second.servers[0].reason == "did not answer for 1 s"
+
+
+def test_a_model_that_hangs_is_noticed_by_probes(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    planned = plan(tmp_path, echo_repository(hangs(tmp_path / "models", gate)), probe=0.5)
+    with serve.up(planned) as first:
+        time.sleep(2)
+        assert deployment_of(tmp_path).servers[0].restarts == 0, "it answers"
+        gate.write_text("")
+        wait_for(lambda: deployment_of(tmp_path).servers[0].phase != "ready")
+        gate.unlink()
+        second = wait_for(lambda: restarted(tmp_path, first))
+        assert second.servers[0].reason == "has a model that does not answer: hangs finished nothing in 0.5 s"
+    assert left_of(first.id) == []
+
+
+def test_a_model_that_hangs_is_left_alone_without_probes(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    gate.write_text("")
+    with up(tmp_path, hangs(tmp_path / "models", gate)) as deployment:
+        prober = probes.Prober(deployment.http, ("hangs",), 0.3)
+        wait_for(prober.fault)
+        assert deployment_of(tmp_path).servers[0].restarts == 0
+        gate.unlink()
+
+
+def test_a_long_queue_is_no_fault(tmp_path: Path) -> None:
+    """A probe waits behind four other requests for longer than it has, while they are finished one by one."""
+    slow = ECHO.replace(EXECUTE, f"{EXECUTE}        import time\n        time.sleep(0.3)\n")
+    config = ECHO_CONFIG.replace("max_batch_size: 8", "max_batch_size: 1")
+    with up(tmp_path, python_model(tmp_path / "models", "slow", slow, config)) as deployment:
+        load = Load(deployment.http, deployment.grpc, 4, protocols=("http",), model="slow")
+        with load.running():
+            wait_for(lambda: load.answered(0))
+            prober = probes.Prober(deployment.http, ("slow",), 0.8)
+            time.sleep(4)
+            assert prober.fault() is None
+            prober.close()
+
+
+@pytest.mark.parametrize("datatype", ["BOOL", "FP16", "FP32", "INT64", "STRING"])
+def test_a_request_of_zeros(datatype: str, every_type: Deployment) -> None:
+    request = probes.zeros(Endpoint(every_type.http), f"echo_{datatype.lower()}")
+    assert request is not None
+    prober = probes.Prober(every_type.http, (), 30.0)
+    before = prober._finished(f"echo_{datatype.lower()}")
+    assert prober._answered(f"echo_{datatype.lower()}", request)
+    after = prober._finished(f"echo_{datatype.lower()}")
+    assert (before, after) == ([(0, 0)], [(1, 0)]), "the model took it"
+
+
+@pytest.fixture(scope="module")
+def every_type(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    project = tmp_path_factory.mktemp("types")
+    for datatype in ("BOOL", "FP16", "FP32", "INT64", "STRING"):
+        config = ECHO_CONFIG.replace("TYPE_FP32 dims: [2]", f"TYPE_{datatype} dims: [2, -1]")
+        python_model(project / "models", f"echo_{datatype.lower()}", config=config)
+    with serve.up(plan(project, project / "models", policy=QUICK)) as deployment:
+        yield deployment
+
+
+def test_models_whose_requests_belong_together_are_not_asked(tmp_path: Path) -> None:
+    sequence = ECHO_CONFIG + "sequence_batching { max_sequence_idle_microseconds: 5000000 }\n"
+    with up(tmp_path, python_model(tmp_path / "models", "sequence", config=sequence)) as deployment:
+        assert probes.zeros(Endpoint(deployment.http), "sequence") is None
