@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from serving import PROGRAM, processes_naming, python_model, tritonkit, wait_for
 
+from tritonkit.bench.records import load, record
 from tritonkit.serve import Deployment
 from tritonkit.tools.perf_analyzer import PerfAnalyzer
 
-QUICK = ("--measurement-interval", "150", "--stability-percentage", "1000")
+QUICK = ("--measurement-interval", "150", "--stability-percentage", "1000", "--warmup", "0")
 
 
 @pytest.fixture(autouse=True)
@@ -44,11 +45,8 @@ def running(project: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def points(folder: Path) -> int:
-    """How many load levels the results on disk have."""
-    try:
-        return len(json.loads((folder / "results.json").read_text())["points"])
-    except FileNotFoundError:
-        return 0
+    """How many points the results on disk have."""
+    return len(list(folder.glob("points/*/point.json")))
 
 
 def test_a_table_and_the_files(measured_server: Deployment, tmp_path: Path) -> None:
@@ -60,31 +58,68 @@ def test_a_table_and_the_files(measured_server: Deployment, tmp_path: Path) -> N
     assert (done.returncode, done.stderr) == (0, "")
     lines = [line.split() for line in done.stdout.splitlines() if line.strip()]
     assert lines[0] == ["add:", "times", "in", "ms"]
-    assert " ".join(lines[1]) == "concurrent infer/s p50 p90 p95 p99 queue compute batch"
+    assert " ".join(lines[1]) == "concurrent infer/s p50 p95 p99 queue compute batch limit"
     rows_shown = [[cell for cell in line if cell != "!"] for line in lines[3:5]]
     assert [row[0] for row in rows_shown] == ["1", "2"]
     assert max(len(line) for line in done.stdout.splitlines()[:6]) <= 80
     with (folder / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [(row["model"], row["concurrency"], row["stable"]) for row in rows] == [
-        ("add", "1", "True"),
-        ("add", "2", "True"),
+    assert [(row["model"], row["concurrency_requests"], row["repeats"]) for row in rows] == [
+        ("add", "1", "1"),
+        ("add", "2", "1"),
     ]
     # The table and the file tell the same.
-    assert f"{float(rows[0]['latency_p99']) / 1000:.2f}" == rows_shown[0][5]
-    document = json.loads((folder / "results.json").read_text())
-    assert (document["state"], document["planned"], len(document["points"])) == ("complete", 2, 2)
-    assert document["models"]["add"]["max_batch_size"] == 8
-    assert document["machine"]["cores"] >= 1
-    assert document["machine"]["cpu"]
-    assert document["server"]["version"]
-    assert document["points"][0]["level"]["load"] == {"kind": "Concurrency", "requests": 1}
-    assert document["points"][0]["row"]["throughput"] == float(rows[0]["throughput"])
-    before = (folder / "results.json").read_bytes()
-    again = tritonkit(measured_server.project, "bench", "add", *QUICK, "--output", str(folder))
-    assert again.returncode == 6
-    assert "results never overwrite anything" in again.stderr
-    assert (folder / "results.json").read_bytes() == before
+    assert f"{float(rows[0]['latency_p99_us']) / 1000:.2f}" == rows_shown[0][4]
+    study = load(folder)
+    assert (study.document["state"], len(study.records)) == ("complete", 2)
+    assert study.document["planned"] == ["add-http-b1-c1", "add-http-b1-c2"]
+    (described,) = study.document["deployments"].values()
+    assert described["models"]["add"]["max_batch_size"] == 8
+    assert described["server"]["version"]
+    first = study.records[0]
+    assert first.environment["machine"]["cores"] >= 1
+    assert first.environment["machine"]["cpu"]
+    assert first.environment["server"] == described["server"]
+    assert (first.load.kind, first.load.value) == ("concurrency", 1)
+    assert first.repeats[0].throughput == float(rows[0]["throughput_per_s"])
+    usage = first.repeats[0].usage.cpu_percent
+    assert usage is not None
+    assert 0 < usage.mean <= usage.max
+
+
+def test_the_same_again_measures_nothing_and_fresh_does(measured_server: Deployment, tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+
+    def run(*more: str) -> subprocess.CompletedProcess[str]:
+        arguments = ("bench", "add", "--concurrency", "1,2", *QUICK, "--output", str(folder), *more)
+        return tritonkit(measured_server.project, *arguments)
+
+    assert run().returncode == 0
+    file = folder / "points/add-http-b1-c1/point.json"
+    first = file.read_bytes()
+    again = run()
+    assert "2 of 2 points were measured before" in again.stderr
+    assert file.read_bytes() == first
+    more = run("--repeats", "2")
+    assert "points were measured before" not in more.stderr
+    twice = load(folder).records[0]
+    # What was measured is kept, and what is missing is added.
+    assert len(twice.repeats) == 2
+    assert twice.repeats[0] == record(json.loads(first)).repeats[0]
+    run("--fresh")
+    assert len(load(folder).records[0].repeats) == 1
+    assert (folder / "superseded/add-http-b1-c1.1/point.json").exists()
+    # Another seed sends other data: that is another point.
+    run("--seed", "7")
+    assert (folder / "superseded/add-http-b1-c1.2/point.json").exists()
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(measured_server: Deployment, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    done = tritonkit(measured_server.project, "bench", "add", *QUICK, "--output", str(tmp_path))
+    assert done.returncode == 6
+    assert "results never overwrite anything" in done.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
 
 
 def test_json_of_a_failed_level_and_a_good_one(measured_server: Deployment, tmp_path: Path) -> None:
@@ -98,10 +133,10 @@ def test_json_of_a_failed_level_and_a_good_one(measured_server: Deployment, tmp_
         "-i", "X=[-1]", "--json",
     )  # fmt: skip
     assert done.returncode == 6
-    assert "1 of 1 load levels failed" in done.stderr
+    assert "1 of 1 points failed" in done.stderr
     assert "the 50th request is refused" in done.stderr
     result = json.loads(done.stdout)
-    assert result["points"][0]["row"] is None
+    assert (result["points"][0]["repeats"], result["points"][0]["status"]) == ([], "failed")
     assert result["points"][0]["notes"] == ["failed: the 50th request is refused"]
     assert points(tmp_path / result["folder"]) == 1
 
@@ -109,7 +144,16 @@ def test_json_of_a_failed_level_and_a_good_one(measured_server: Deployment, tmp_
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("ad",), 1, "has no model 'ad'"),
+        (("ad",), 2, "has no model 'ad'; did you mean 'add'?"),
+        (("add", "--concurrency", ""), 2, "--concurrency: '':"),
+        (("add", "--request-distribution", "poisson"), 2, "give --request-rate"),
+        (("add", "--serve", "nope"), 2, "and nothing else is served"),
+        (("add", "--streaming"), 2, "give --protocol grpc"),
+        (("add", "--subject-to", "p99<20ms"), 2, "give --find max-throughput as well"),
+        (("add", "--find", "throughput"), 2, "expected max-FIGURE or min-FIGURE"),
+        (("add", "--find", "max-troughput"), 2, "did you mean 'throughput'"),
+        (("add", "--find", "max-throughput", "--subject-to", "p99<20"), 2, "p99 is given in us, ms or s"),
+        (("add", "--set", "repeats=2"), 2, "--set replaces values of a study"),
         (("image",), 6, "not an image A made-up text was sent for IMAGE. hint: Give real data with --input IMAGE=@"),
         (("types",), 2, "input I64: its shape is open (INT64[-1]): give one with --shape I64:SIZES"),
         (("add", "--concurrency", "0"), 2, "--concurrency: '0': numbers must be above 0"),
@@ -125,9 +169,13 @@ def test_faults_are_told_before_any_load(
     url = () if "--url" in arguments else ("--url", measured_server.http)
     done = tritonkit(tmp_path, "bench", *arguments, *url, *QUICK)
     assert done.returncode == code, done.stderr
-    assert said in " ".join(done.stderr.split())
+    assert said in " ".join(done.stderr.replace("│", " ").split())
     assert "Traceback" not in done.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert not list(tmp_path.rglob("point.json"))
+    if arguments[0] != "image":
+        # A dry run finds all of this too, apart from what only the model can say.
+        dry = tritonkit(tmp_path, "bench", *arguments, *url, *QUICK, "--dry-run")
+        assert (dry.returncode, said in " ".join(dry.stderr.replace("│", " ").split())) == (code, True), dry.stderr
 
 
 def test_a_dry_run_prints_what_would_run_and_runs_nothing(tmp_path: Path) -> None:
@@ -139,7 +187,7 @@ def test_a_dry_run_prints_what_would_run_and_runs_nothing(tmp_path: Path) -> Non
     assert " -m m -i http -u 127.0.0.1:8000 " in lines[0]
     assert " -i grpc -u 127.0.0.1:8001 " in lines[3]
     assert " --concurrency-range 5 " in lines[3]
-    assert lines[3].endswith(" -f out/m-grpc-b1-c5/report.csv")
+    assert lines[3].endswith(" -f out/points/m-grpc-b1-c5/report-1.csv")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -151,12 +199,17 @@ def test_a_grpc_address_alone_is_refused(tmp_path: Path, more: tuple[str, ...]) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_beside_a_server_names_its_models(measured_server: Deployment) -> None:
-    done = tritonkit(measured_server.project, "bench", "--concurrency", "1", "--dry-run")
-    assert [line.split(" -m ")[1].split()[0] for line in done.stdout.splitlines()] == [
-        "add", "image", "moody", "nested", "open", "twice", "types",
-    ]  # fmt: skip
-    assert f"-u {measured_server.http} " in done.stdout
+def test_a_dry_run_beside_a_server_names_its_models_and_says_what_the_run_would(
+    echo_server: Deployment, measured_server: Deployment
+) -> None:
+    done = tritonkit(echo_server.project, "bench", "--concurrency", "1", "--dry-run")
+    assert [line.split(" -m ")[1].split()[0] for line in done.stdout.splitlines()] == ["echo"]
+    assert f"-u {echo_server.http} " in done.stdout
+    dry, run = (
+        tritonkit(measured_server.project, "bench", "--concurrency", "1", *more) for more in (("--dry-run",), ())
+    )
+    assert (dry.returncode, dry.stderr) == (run.returncode, run.stderr)
+    assert "its shape is open" in dry.stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -166,7 +219,7 @@ def test_an_interrupt_keeps_what_was_measured(
     folder = tmp_path / "out"
     arguments = ("add", "--url", measured_server.http, "--shared-memory", "system", *QUICK, "--output", str(folder))
     with running(tmp_path, *arguments, "--concurrency", "1:100", "-i", "X=[[1,2,3,4]]") as process:
-        wait_for(lambda: points(folder) >= 1 and processes_naming(folder / "add-http-shm-b1-c2"))
+        wait_for(lambda: points(folder) >= 1 and processes_naming(folder / "points"))
         process.send_signal(number)
         said, complained = process.communicate(timeout=20)
     assert process.returncode == code
@@ -175,7 +228,7 @@ def test_an_interrupt_keeps_what_was_measured(
     assert 1 <= kept < 100
     table = said[: said.index("results: ")].splitlines()
     assert len([line for line in table if line.strip()[:1].isdigit()]) == kept
-    assert json.loads((folder / "results.json").read_text())["state"] == "interrupted"
+    assert load(folder).document["state"] == "interrupted"
     assert len((folder / "results.csv").read_text().splitlines()) == kept + 1
     assert not processes_naming(tmp_path)
     assert not Path("/dev/shm/X_0_0").exists()  # noqa: S108
@@ -185,7 +238,7 @@ def test_kill_9_leaves_no_perf_analyzer(measured_server: Deployment, tmp_path: P
     folder = tmp_path / "out"
     arguments = ("add", "--url", measured_server.http, "--measurement-interval", "5000", "--output", str(folder))
     with running(tmp_path, *arguments) as process:
-        wait_for(lambda: any("perf_analyzer" in line for line in processes_naming(folder / "add-http-b1-c1")))
+        wait_for(lambda: any("perf_analyzer" in line for line in processes_naming(folder / "points")))
         os.kill(process.pid, signal.SIGKILL)
         wait_for(lambda: not processes_naming(folder), seconds=5)
 
@@ -196,9 +249,8 @@ def test_without_a_server_one_is_started_for_the_time(tmp_path: Path) -> None:
     done = tritonkit(tmp_path, "bench", "--concurrency", "1", *QUICK, "-o", "out")
     assert done.returncode == 0, done.stderr
     assert "serving model_repository for the time of the benchmark" in done.stderr
-    document = json.loads((tmp_path / "out" / "results.json").read_text())
     # No model was named: all of them, one after the other.
-    assert [point["level"]["model"] for point in document["points"]] == ["echo", "other"]
+    assert [point.model for point in load(tmp_path / "out").records] == ["echo", "other"]
     assert not processes_naming(tmp_path)
 
 

@@ -120,8 +120,8 @@ def test_bench_measures_the_ensemble_with_its_samples(project: Path) -> None:
     with (project / "results/results.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 2
-    document = json.loads((project / "results/results.json").read_text())
-    assert len(document["points"]) == 2
+    document = json.loads((project / "results/study.json").read_text())
+    assert (document["state"], len(document["planned"])) == ("complete", 2)
     assert "times in ms" in done.stdout
 
 

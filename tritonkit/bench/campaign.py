@@ -2,76 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from tritonkit.bench import keys, point
 from tritonkit.bench.axes import Deployment
 from tritonkit.bench.data import document
-from tritonkit.bench.levels import Level, check, recorded
+from tritonkit.bench.deployer import Built, Deployer
+from tritonkit.bench.levels import recorded
 from tritonkit.bench.plan import Item, Plan, shuffled
-from tritonkit.bench.preparation import Subject, check_names, prepare, subject
+from tritonkit.bench.preparation import Subject, prepare, prepare_each
 from tritonkit.bench.provenance import of_server
 from tritonkit.bench.records import Record, Status
 from tritonkit.bench.soundness import judged
 from tritonkit.bench.store import Store
 from tritonkit.bench.verification import verify
-from tritonkit.client.endpoint import Addresses, Endpoint
-from tritonkit.client.signature import signature
+from tritonkit.client.endpoint import Endpoint
 from tritonkit.errors import LaunchFailed, RequestFailed, TritonkitError
 from tritonkit.tools.perf_analyzer import PerfAnalyzer
 
 SILENT = "the server does not answer any more"
-
-
-@dataclass(frozen=True)
-class Built:
-    """A deployment that can be brought up.
-
-    Attributes:
-        digest: of everything that is served: equal digests serve the same.
-        repository: what is served, to verify it against; None where it cannot be looked at.
-        samples: for each model the values of its inputs that its spec gives.
-        samples_folder: where the paths in ``samples`` start.
-    """
-
-    digest: str
-    repository: Path | None = None
-    samples: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    samples_folder: Path | None = None
-
-
-@dataclass(frozen=True)
-class Running:
-    """A deployment that is up.
-
-    Attributes:
-        server: where it answers.
-        processes: its processes at any moment; none where they are another machine's.
-        gpus: the UUIDs of its GPUs.
-    """
-
-    server: Addresses
-    processes: Callable[[], Iterable[int]] = tuple
-    gpus: tuple[str, ...] = ()
-
-
-class Deployer(Protocol):
-    """How deployments come up: the one thing that measuring leaves to others."""
-
-    @property
-    def owned(self) -> bool:
-        """Whether it starts the servers itself, so that one that died can be brought up again."""
-
-    def build(self, deployment: Deployment) -> Built:
-        """Make what is to be served."""
-
-    def up(self, deployment: Deployment, built: Built) -> AbstractContextManager[Running]:
-        """Serve it for the time of a block, which begins when it is ready."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +164,12 @@ class Campaign:
         if built.repository is not None:
             verify(running.server.http, built.repository)
         levels = [level for item in self._plan.of(deployment) for level in item.levels]
-        subjects, refused = self._subjects(running.server, levels, built)
+        wish, samples, folder = self._plan.wish, built.samples, built.samples_folder
+        refused: dict[str, str] = {}
+        if self._strict:
+            subjects = prepare(running.server, levels, wish, samples=samples, folder=folder)
+        else:
+            subjects, refused = prepare_each(running.server, levels, wish, samples=samples, folder=folder)
         told = of_server(running.server, subjects)
         self._store.describe(deployment.label, {"configuration": deployment.configuration, **told})
         bench = point.Bench(
@@ -233,30 +192,6 @@ class Campaign:
             # It says that the server died, which is known by now.
             if not quietly:
                 raise
-
-    def _subjects(
-        self, server: Addresses, levels: Sequence[Level], built: Built
-    ) -> tuple[dict[str, Subject], dict[str, str]]:
-        """What is needed of each model; and of those that cannot be measured, why."""
-        wish = self._plan.wish
-        if self._strict:
-            return prepare(server, levels, wish, samples=built.samples, folder=built.samples_folder), {}
-        subjects: dict[str, Subject] = {}
-        refused: dict[str, str] = {}
-        signatures = {}
-        for model in dict.fromkeys(level.model for level in levels):
-            wanted = [level for level in levels if level.model == model]
-            try:
-                signatures[model] = signature(Endpoint(server.http), model, wanted[0].version)
-                check(wanted, signatures[model])
-                subjects[model] = subject(
-                    server, signatures[model], wanted, wish, built.samples.get(model), built.samples_folder
-                )
-            except TritonkitError as error:
-                refused[model] = str(error.args[0])
-        if not refused:
-            check_names(signatures.values(), wish)
-        return subjects, refused
 
     def _write_data(self, model: str, one: Subject) -> Path:
         text = document(one.data, one.signature)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from tritonkit.bench.axes import Deployment
 from tritonkit.bench.levels import Level
@@ -48,7 +49,7 @@ class Service:
 
     Attributes:
         name: what its points are called.
-        command: the program; ``{port}`` stands for a free port.
+        command: the program; ``{port}`` stands for a free port, ``{python}`` for the running Python.
         folder: where it is started.
         path: where requests are posted.
         body: what is posted.
@@ -56,6 +57,7 @@ class Service:
         ready: a path that answers 200 once it is ready; empty when an open port says so.
         environment: variables on top of ours.
         concurrencies: the requests in flight to measure with.
+        experiment: the part of the study that it belongs to.
     """
 
     name: str
@@ -68,6 +70,10 @@ class Service:
     environment: Mapping[str, str]
     concurrencies: tuple[int, ...]
     experiment: str = ""
+
+    def label(self, clients: int) -> str:
+        """The label of one of its points."""
+        return f"service-{quote(self.name, safe=' ')}-c{clients}"
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,12 @@ class Plan:
     seed: int = 0
     files: Mapping[Path, str] = field(default_factory=dict)
     services: tuple[Service, ...] = ()
+
+    @property
+    def labels(self) -> list[str]:
+        """The label of every point, in the order of the study."""
+        models = [label for item in self.items for label in item.labels]
+        return models + [service.label(clients) for service in self.services for clients in service.concurrencies]
 
     @property
     def deployments(self) -> tuple[Deployment, ...]:

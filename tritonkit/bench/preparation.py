@@ -13,7 +13,7 @@ from tritonkit.bench.levels import Level, check
 from tritonkit.client.endpoint import Addresses, Endpoint
 from tritonkit.client.inference import infer
 from tritonkit.client.signature import Signature, signature
-from tritonkit.errors import BenchmarkFailed, Fault, RequestFailed, SpecError, nearest
+from tritonkit.errors import BenchmarkFailed, Fault, RequestFailed, SpecError, TritonkitError, nearest
 
 # Seconds; a first request may load a model's libraries.
 TRIAL_TIMEOUT = 60.0
@@ -93,6 +93,36 @@ def prepare(
         model: subject(server, signatures[model], wanted, wish, (samples or {}).get(model), folder, tried=tried)
         for model, wanted in by_model.items()
     }
+
+
+def prepare_each(
+    server: Addresses,
+    levels: Sequence[Level],
+    wish: Wish,
+    *,
+    samples: Mapping[str, Mapping[str, str]] | None = None,
+    folder: Path | None = None,
+) -> tuple[dict[str, Subject], dict[str, str]]:
+    """As ``prepare``, each model for itself: what is needed of those that can be measured, and why others cannot be.
+
+    Raises:
+        SpecError: a value is given for an input that no model has.
+    """
+    subjects: dict[str, Subject] = {}
+    refused: dict[str, str] = {}
+    signatures = []
+    for model in dict.fromkeys(level.model for level in levels):
+        wanted = [level for level in levels if level.model == model]
+        try:
+            found = signature(Endpoint(server.http), model, wanted[0].version)
+            signatures.append(found)
+            check(wanted, found)
+            subjects[model] = subject(server, found, wanted, wish, (samples or {}).get(model), folder)
+        except TritonkitError as error:
+            refused[model] = str(error.args[0])
+    if not refused:
+        check_names(signatures, wish)
+    return subjects, refused
 
 
 def subject(

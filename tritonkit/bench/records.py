@@ -92,7 +92,7 @@ class Repeat:
         argv: the command lines that gave the figures.
         raw: the files with the raw output, in the point's folder.
         members: of an ensemble, the average batch of each member.
-        sent: requests a second that the client sent; None when it does not say, as in a closed loop.
+        sent: requests a second that the client sent, where it fell behind the rate; None where it kept it.
         rising: whether latencies kept rising from window to window at a fixed rate: a queue that only grows.
         busy: the share of the time in which the instances computed, for the model or the member that has least to
             spare; None when it is not known.
@@ -162,7 +162,7 @@ class Record:
         repeats: the measurements; empty when all failed.
         notes: what a reader must know before believing the figures, in short sentences.
         limit: the resource that was the limit, in one word: ``gpu``, ``cpu``, ``instances``, ``client``, ``rate``
-            (no more was asked), ``concurrency`` (likewise, of a closed loop) or ``none`` (nobody can tell).
+            (no more was asked), ``load`` (likewise, of a closed loop) or ``none`` (nobody can tell).
         evidence: why, in one sentence.
         error: why there are no figures, or None.
         environment: versions of tritonkit, perf_analyzer and the server, and the hardware.

@@ -127,7 +127,7 @@ def requests(log: str) -> int | None:
 
 
 def sent(log: str) -> float | None:
-    """The requests a second that perf_analyzer sent; None when it does not say: it does with request rates only."""
+    """The requests a second that perf_analyzer sent; None when it does not say, as when it kept the rate."""
     found = _SENT.findall(log)
     return float(found[-1]) if found else None
 

@@ -2,8 +2,9 @@
 
 Two things are taken for granted, as they hold for servers under load: with more load the throughput does not fall
 far, and the latency does not fall. So under limits the loads that keep to them come first, and halving finds the last
-of them. Over everything else, one coordinate is changed at a time, from the best point so far, until nothing is gained.
-Bounds that follow from the first assumption end the look at a deployment after one or two points.
+of them. Over everything else, one coordinate is changed at a time, from the best point so far, until nothing is gained;
+then everything that is left gets a look. Bounds that follow from the first assumption end most of them after one or two
+points, where the best so far cannot be reached.
 """
 
 from __future__ import annotations
@@ -82,13 +83,15 @@ class _Search:
     def run(self) -> Found:
         current = next(iter(self.arms.values()))
         self._climb_loads(current, len(current.items) // 2)
-        improved = True
-        while improved:
-            improved = False
+        before: tuple[float, Item] | None = None
+        while self.best != before:
+            before = self.best
             for name, values in self.choices.items():
-                moved = self._along(self._home(current), name, values)
-                if moved is not None:
-                    current, improved = moved, True
+                for value in values:
+                    self._visit({**self._home(current).values, name: value})
+        # What only pays together with something else is not on that way. With a good point known, a look is cheap.
+        for arm in self.arms.values():
+            self._visit(arm.values)
         best = self.seen[self.best[1]] if self.best else None
         return Found(best, None if best else self._nearest(), len(self.seen), self.grid)
 
@@ -98,34 +101,11 @@ class _Search:
         item = self.best[1]
         return next(arm for arm in self.arms.values() if item in arm.items)
 
-    def _along(self, home: _Arm, name: str, values: Sequence[str]) -> _Arm | None:
-        """The best arm along one coordinate, or None where home is."""
-        here = values.index(home.values[name])
-        numeric = all(_number(value) is not None for value in values)
-        before = self.best
-        if numeric:
-            for step in (1, -1):
-                place = here + step
-                while 0 <= place < len(values) and self._visit(home, name, values[place]):
-                    place += step
-        else:
-            for value in values:
-                if value != home.values[name]:
-                    self._visit(home, name, value)
-        return self._home(home) if self.best != before else None
-
-    def _visit(self, home: _Arm, name: str, value: str) -> bool:
-        """Look at a neighbour; whether it is better than all before."""
-        arm = self.arms.get(_key({**home.values, name: value}))
-        if arm is None:
-            return False
-        before = self.best
-        if _key(arm.values) not in self.done:
+    def _visit(self, values: Mapping[str, str]) -> None:
+        """Look at an arm, if there is one with these values that was not looked at."""
+        arm = self.arms.get(_key(values))
+        if arm is not None and _key(arm.values) not in self.done:
             self._climb_loads(arm, self._hint(arm))
-        return self.best != before or self._is_home(arm)
-
-    def _is_home(self, arm: _Arm) -> bool:
-        return self.best is not None and self.best[1] in arm.items
 
     def _hint(self, arm: _Arm) -> int:
         """The place of the best load so far among an arm's."""

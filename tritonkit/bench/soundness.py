@@ -62,9 +62,9 @@ def _offered(record: Record) -> float | None:
     return None if record.load.kind == "concurrency" else record.load.value
 
 
-def _chance(repeat: Repeat) -> float:
-    """How far a rate may lie below its mean by chance: Poisson arrivals, three standard deviations."""
-    return 3 / repeat.requests**0.5 if repeat.requests else 0.0
+def _chance(record: Record, repeat: Repeat) -> float:
+    """How far a rate may lie below its mean by chance: that of Poisson arrivals, three standard deviations."""
+    return 3 / repeat.requests**0.5 if repeat.requests and record.load.distribution != "constant" else 0.0
 
 
 def _late(record: Record) -> tuple[Status, str] | None:
@@ -77,7 +77,7 @@ def _late(record: Record) -> tuple[Status, str] | None:
     short = [
         repeat
         for repeat in record.repeats
-        if repeat.sent is not None and repeat.sent < offered * (KEPT_RATE - _chance(repeat))
+        if repeat.sent is not None and repeat.sent < offered * (KEPT_RATE - _chance(record, repeat))
     ]
     if short:
         return "client-limited", f"perf_analyzer sent {short[0].sent:.4g} of {offered:.4g} requests/s"
@@ -90,7 +90,7 @@ def _overload(record: Record) -> tuple[Status, str] | None:
         return None
     for repeat in record.repeats:
         asked = offered * record.batch_size
-        wanted = asked * (KEPT_RATE - _chance(repeat))
+        wanted = asked * (KEPT_RATE - _chance(record, repeat))
         if repeat.sent is not None:
             # What was really sent is known, so chance has no part in it.
             wanted = KEPT_RATE * min(repeat.sent * record.batch_size, asked)
@@ -136,7 +136,7 @@ def _limit(record: Record, status: Status, cores: int) -> tuple[str, str]:
         if status == "overloaded":
             return "none", "more was asked than is served, and neither GPU, CPU nor instances were used up"
         return "rate", f"all of the {record.load.value:.4g} requests/s that were asked for are served"
-    return "concurrency", f"no resource was used up by {record.load.value:g} requests in flight{_idle(record)}"
+    return "load", f"no resource was used up by {record.load.value:g} requests in flight{_idle(record)}"
 
 
 def _gpu(record: Record) -> tuple[str, str] | None:

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
 from tritonkit.bench import study_arrivals
 from tritonkit.bench.axes import GPUS, Deployment, check_paths, combined
 from tritonkit.bench.levels import (
-    PROTOCOLS,
-    SHARED_MEMORIES,
-    Axes,
-    Concurrency,
     Level,
-    Load,
-    RequestRate,
-    choices,
     levels,
-    numbers,
-    whole_numbers,
 )
 from tritonkit.bench.plan import Item, Plan, Service, Target
 from tritonkit.bench.preparation import Wish
+from tritonkit.bench.study_loads import Sections
 from tritonkit.bench.study_schema import Endpoint, Experiment, LoadKeys, Measuring, StudyKeys, Together, Variant
 from tritonkit.errors import SpecError, nearest
 from tritonkit.spec import overlay
@@ -55,21 +47,19 @@ def read_study(
     return _Reading(document, files[0], environment, folder).plan()
 
 
-class _Reading:
+class _Reading(Sections):
     """One study on its way from YAML to a plan."""
 
     def __init__(self, document: Document, file: FilePath, environment: Mapping[str, str], folder: FilePath) -> None:
+        super().__init__(folder, Faults(document.file, document.origins))
         self.raw = document.value
         self.start = file.parent
         self.environment = environment
-        self.folder = folder
-        self.faults = Faults(document.file, document.origins)
         self.stem = file.stem
         self.spec: Mapping[str, Any] | None = None
-        self.files: dict[FilePath, str] = {}
 
     def plan(self) -> Plan:
-        keys: StudyKeys | None = self.checked(StudyKeys, self.raw, ())
+        keys: StudyKeys | None = validated(StudyKeys, dict(self.raw), (), self.faults)
         if keys is None:
             self.faults.raise_if_any()
             raise AssertionError("a study that is refused has a fault")
@@ -118,15 +108,6 @@ class _Reading:
             services=tuple(services),
         )
 
-    def checked(self, kind: type[T], raw: Any, where: Path) -> T | None:
-        """A section, or None with the reasons among the faults."""
-        if not isinstance(raw, dict):
-            self.faults.add(where, f"expected a mapping, found {shown(raw)}")
-            return None
-        before = len(self.faults)
-        found: T | None = validated(kind, dict(raw), where, self.faults)
-        return found if kind is StudyKeys or len(self.faults) == before else None
-
     def value(self, text: str) -> str:
         """A text for an input; a path in it starts from the study's folder."""
         if not text.startswith("@"):
@@ -168,13 +149,16 @@ class _Reading:
         found: list[Item] = []
         raw, where = given["load"]
         named, models_at = given["models"]
-        names = list(named or known)
+        together, together_at = given["together"]
+        endpoints, endpoints_at = given["endpoints"]
+        if endpoints and models_at != endpoints_at:
+            # A part with endpoints is about them; models it measures only where it names some.
+            named = None
+        names = list(named or (() if endpoints else known))
         for index, name in enumerate(named or ()):
             if known and name not in known:
                 self.faults.add((*models_at, "models", index), f"the spec has no model '{name}'{nearest(name, known)}")
-        together, together_at = given["together"]
-        endpoints, _ = given["endpoints"]
-        if raw is not None or not (together or endpoints):
+        if names and (raw is not None or not (together or endpoints)):
             axes = self.axes(raw or {}, (*where, "load"))
             if axes is not None:
                 found += [
@@ -217,49 +201,6 @@ class _Reading:
         elif values or named:
             self.faults.add(("deployment",), "fields of a spec are varied, and the study names no spec")
         return combined(values, named)
-
-    def axes(self, raw: Any, where: Path) -> Axes | None:
-        keys = self.checked(LoadKeys, raw, where)
-        if keys is None:
-            return None
-        before = len(self.faults)
-        loads: list[Load] = self.loads(keys, where)
-        streaming = keys.streaming
-        axes = Axes(
-            loads=tuple(loads),
-            batch_sizes=tuple(self.counts(keys.batch_size, (*where, "batch_size"))),
-            protocols=self.words(keys.protocol, PROTOCOLS, (*where, "protocol")),
-            shared_memories=self.words(keys.shared_memory, SHARED_MEMORIES, (*where, "shared_memory")),
-            version=keys.version,
-            streaming=streaming,
-            sequence_length=keys.sequence_length,
-        )
-        if streaming and "http" in axes.protocols:
-            self.faults.add((*where, "streaming"), "streams need gRPC: give protocol: grpc")
-        return axes if len(self.faults) == before else None
-
-    def loads(self, keys: LoadKeys, where: Path) -> list[Load]:
-        found: list[Load] = []
-        if keys.concurrency is not None:
-            found += [Concurrency(value) for value in self.counts(keys.concurrency, (*where, "concurrency"))]
-        if keys.request_rate is not None:
-            rates = self.texts(keys.request_rate, (*where, "request_rate"), numbers)
-            kinds = self.words(keys.distribution, DISTRIBUTIONS, (*where, "distribution"))
-            found += [RequestRate(rate, kind) for kind in kinds for rate in rates]  # type: ignore[arg-type]
-        elif keys.distribution != "constant":
-            self.faults.add((*where, "distribution"), "it spaces request rates, and there is no request_rate")
-        for index, name in enumerate(_listed(keys.arrivals)):
-            if name not in self.arrivals:
-                place = (*where, "arrivals", index)
-                self.faults.add(place, f"the study has no arrivals '{name}'{nearest(str(name), self.arrivals)}")
-                continue
-            times, seconds = self.arrivals[name]
-            load, text = study_arrivals.as_load(str(name), times, seconds, self.folder)
-            self.files[load.file] = text
-            found.append(load)
-        if not found:
-            self.faults.add(where, "no load: give concurrency, request_rate or arrivals")
-        return found
 
     def group(self, raw: Any, where: Path, known: Sequence[str], seed: int) -> tuple[str, list[Level]] | None:
         keys = self.checked(Together, raw, where)
@@ -325,25 +266,3 @@ class _Reading:
                 )
             )
         return found
-
-    def counts(self, raw: Any, where: Path) -> list[int]:
-        return [int(value) for value in self.texts(raw, where, whole_numbers)]
-
-    def texts(self, raw: Any, where: Path, read: Any) -> list[Any]:
-        """Numbers in any of their forms: 4, "1:16:2", "1,2,4" or a list of these."""
-        try:
-            return list(read("", ",".join(str(one) for one in _listed(raw))))
-        except SpecError as error:
-            self.faults.add(where, f"{error.faults[0].message}; for example 8, [1, 2, 4] or 1:16:2")
-            return []
-
-    def words(self, raw: Any, known: Sequence[T], where: Path) -> tuple[T, ...]:
-        try:
-            return choices("", ",".join(str(one) for one in _listed(raw)), known)  # type: ignore[type-var]
-        except SpecError as error:
-            self.faults.add(where, error.faults[0].message)
-            return ()
-
-
-def _listed(raw: Any) -> Iterable[Any]:
-    return [] if raw is None else raw if isinstance(raw, list) else [raw]

@@ -63,7 +63,9 @@ class Experiment(Frozen):
 class Endpoint(Frozen):
     """A service that is no Triton: a program to start, and the request to send."""
 
-    command: tuple[StrictStr, ...] = Field(min_length=1, description="The program; {port} is a free port.")
+    command: tuple[StrictStr, ...] = Field(
+        min_length=1, description="The program; {port} is a free port, {python} the running Python."
+    )
     path: StrictStr = Field(default="/", description="Where requests are posted.")
     body: StrictStr = Field(description="The file with the body of a request, relative to the study.")
     content_type: StrictStr = Field(default="application/json", description="What the body is.")

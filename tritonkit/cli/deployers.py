@@ -14,7 +14,7 @@ from typing import Any
 import typer
 
 from tritonkit.bench.axes import Deployment
-from tritonkit.bench.campaign import Built, Running
+from tritonkit.bench.deployer import Built, Running
 from tritonkit.client.endpoint import Addresses, Endpoint
 from tritonkit.errors import RequestFailed
 

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from tritonkit.bench import yardsticks
 from tritonkit.bench.axes import Deployment
-from tritonkit.bench.campaign import Campaign, Deployer, Setting
+from tritonkit.bench.campaign import Campaign, Setting
 from tritonkit.bench.command import Measurement, argv, shell_line
+from tritonkit.bench.deployer import Deployer
 from tritonkit.bench.levels import Axes, levels
 from tritonkit.bench.objective import Objective
 from tritonkit.bench.plan import Item, Plan, Target
@@ -64,8 +66,9 @@ def run_file(
         deployer: Deployer = target_of(target.url, target.grpc_url, [])
     elif target.spec:
         deployer = SpecDeployer(target.spec, where)
-    elif target.repository is not None:
-        deployer = RepositoryDeployer(target.repository, where / "deployments" / "repository")
+    elif target.repository is not None or not plan.items:
+        # Where nothing but other services is measured, nothing is served.
+        deployer = RepositoryDeployer(target.repository or where, where / "deployments" / "repository")
     else:
         deployer = target_of(None, None, [])
     run(plan, deployer, where, objective, fresh=fresh, dry_run=dry_run, as_json=as_json)
@@ -139,7 +142,7 @@ def run(
     if dry_run:
         _print_plan(plan, deployer, folder, analyzer)
         return
-    labels = [label for item in plan.items for label in item.labels]
+    labels = plan.labels
     store = Store(folder, labels, fresh=fresh)
     store.refuse_foreign()
     provenance = gather(analyzer)
@@ -172,6 +175,9 @@ def run(
                     campaign.grid()
                 else:
                     found = _search(plan, campaign, objective)
+            if objective is None and not campaign.ended_early:
+                # With no deployment up any more: they would share the machine.
+                yardsticks.measure(plan, store, setting, told)
             state = campaign.ended_early or "complete"
     finally:
         records = store.records
@@ -243,5 +249,7 @@ def _print_plan(plan: Plan, deployer: Deployer, folder: Path, analyzer: PerfAnal
                 data, report = folder / "inputs" / f"{level.model}.json", folder / "points" / label / "report-1.csv"
                 line = argv(analyzer.binary, level, server, measurement, data=data, report=report)
                 typer.echo(shell_line(line, analyzer.env))
+    for service in plan.services:
+        output().print(f"# {service.name}: {' '.join(service.command)}", markup=False)
     if faults:
         raise BenchmarkFailed("\n".join(("these deployments cannot be built:", *faults)))

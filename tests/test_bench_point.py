@@ -6,25 +6,29 @@ import os
 import re
 import signal
 import subprocess
-import threading
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from measured import png, repository
-from serving import QUICK, processes_naming, up, wait_for
+from serving import processes_naming, up
 
 from tritonkit.bench import activity, process
+from tritonkit.bench import point as measuring
 from tritonkit.bench.command import Measurement
-from tritonkit.bench.levels import Concurrency, Level, RequestRate
-from tritonkit.bench.preparation import Wish, prepare
-from tritonkit.bench.sweep import Point, measure
+from tritonkit.bench.data import document
+from tritonkit.bench.levels import Concurrency, Level, RequestRate, recorded
+from tritonkit.bench.preparation import Subject, Wish, prepare
+from tritonkit.bench.process import Job
+from tritonkit.bench.records import Record, Repeat
+from tritonkit.bench.soundness import judged
 from tritonkit.client.endpoint import Addresses, Endpoint
 from tritonkit.client.signature import signature
 from tritonkit.client.tensors import collect
-from tritonkit.errors import BenchmarkFailed, LaunchFailed, RequestFailed, SpecError
+from tritonkit.errors import BenchmarkFailed, RequestFailed, SpecError
 from tritonkit.serve import Deployment
 from tritonkit.tools.perf_analyzer import PerfAnalyzer
 
@@ -41,11 +45,37 @@ def wish(**changes: object) -> Wish:
     return replace(loose, **changes)  # type: ignore[arg-type]
 
 
+def bench(server: Addresses, subjects: Mapping[str, Subject], analyzer: PerfAnalyzer, folder: Path) -> measuring.Bench:
+    folder.mkdir(parents=True, exist_ok=True)
+    data = {model: folder / f"{model}.json" for model in subjects}
+    for model, one in subjects.items():
+        data[model].write_text(document(one.data, one.signature))
+    return measuring.Bench(server, analyzer, subjects, data)
+
+
+def measure(level: Level, folder: Path, ready: measuring.Bench) -> measuring.Result:
+    (folder / level.label).mkdir()
+    (result,) = measuring.measure([level], [folder / level.label], 1, ready)
+    return result
+
+
 def sweep(
     deployment: Deployment, analyzer: PerfAnalyzer, folder: Path, levels: list[Level], asked: Wish
-) -> list[Point]:
+) -> list[measuring.Result]:
     server = addresses(deployment)
-    return list(measure(levels, prepare(server, levels, asked), server, analyzer, folder))
+    ready = bench(server, prepare(server, levels, asked), analyzer, folder)
+    return [measure(level, folder, ready) for level in levels]
+
+
+def repeat_of(result: measuring.Result) -> Repeat:
+    assert result.repeat is not None, result.error
+    return result.repeat
+
+
+def record_of(result: measuring.Result) -> Record:
+    level = result.level
+    plain = Record("", level.label, level.model, recorded(level.load), "ok", batch_size=level.batch_size)
+    return judged(replace(plain, repeats=(repeat_of(result),)), cores=1000)
 
 
 def regions() -> set[str]:
@@ -63,59 +93,50 @@ def test_each_way_of_asking_gives_a_row(
         Level("add", RequestRate(100, "poisson"), 1, "grpc"),
         Level("add", RequestRate(100), 1, "http", version="1"),
     ]
-    points = sweep(measured_server, perf_analyzer, tmp_path, levels, wish())
-    assert [point.level for point in points] == levels
-    for point in points:
-        assert point.row is not None, point.error
-        assert point.row.throughput > 0
-        assert 0 < point.row.latency_p50 <= point.row.latency_p90 <= point.row.latency_p95 <= point.row.latency_p99
-        assert point.row.latency_avg is not None
-        assert point.row.compute is not None
-        assert 0 < point.row.compute < point.row.latency_p99
-        assert len(point.windows) >= 3
-        assert point.stable
-        (add,) = point.server
-        assert add.failures == 0
-        assert point.requests is not None
-        assert add.requests >= point.requests
-        folder = tmp_path / point.level.label
-        assert {file.name for file in folder.iterdir()} == {"report.csv", "perf_analyzer-1.log", "command.txt"}
+    results = sweep(measured_server, perf_analyzer, tmp_path, levels, wish())
+    for result in results:
+        one = repeat_of(result)
+        assert one.throughput > 0
+        assert 0 < one.latency_p50 <= one.latency_p90 <= one.latency_p95 <= one.latency_p99
+        assert one.latency_avg is not None
+        assert one.compute is not None
+        assert 0 < one.compute < one.latency_p99
+        assert one.stable
+        assert one.failures == 0
+        assert one.requests is not None
+        assert one.requests > 0
+        assert one.busiest == "add"
+        assert one.busy is not None
+        assert 0 < one.busy <= 1.2
+        folder = tmp_path / result.level.label
+        assert {file.name for file in folder.iterdir()} == {"report-1.csv", "perf_analyzer-1.log", "command.txt"}
+        assert set(one.raw) == {"report-1.csv", "perf_analyzer-1.log"}
         assert "perf_analyzer -m add" in (folder / "command.txt").read_text()
     # Two requests in flight: a batch has one of them or both, as the machine lets them come.
-    together = points[0].server[0]
+    together = repeat_of(results[0])
     assert 2 in together.batches
     assert set(together.batches) <= {1, 2}
-    assert together.average_batch == sum(size * count for size, count in together.batches.items()) / together.executions
-    assert set(points[1].server[0].batches) == {8}
-    assert points[2].row is not None
-    assert points[2].row.throughput == pytest.approx(100, rel=0.5)
+    assert together.average_batch is not None
+    assert 1 < together.average_batch <= 2
+    assert set(repeat_of(results[1]).batches) == {8}
+    assert repeat_of(results[2]).throughput == pytest.approx(100, rel=0.5)
+    assert repeat_of(results[3]).throughput == pytest.approx(100, rel=0.2)
     assert regions() == set()
 
 
+@pytest.mark.parametrize(("model", "steps"), [("twice", 2), ("nested", 2)])
 def test_an_ensemble_waits_in_the_queues_of_its_members(
-    measured_server: Deployment, perf_analyzer: PerfAnalyzer, tmp_path: Path
+    measured_server: Deployment, perf_analyzer: PerfAnalyzer, tmp_path: Path, model: str, steps: int
 ) -> None:
-    (point,) = sweep(measured_server, perf_analyzer, tmp_path, [Level("twice", Concurrency(1))], wish())
-    twice, add = point.server
-    assert (twice.model, add.model) == ("twice", "add")
-    assert add.requests == 2 * twice.requests
-    # Each of its two steps waits 2 ms for a batch that never fills; perf_analyzer itself says none.
-    assert point.queue is not None
-    assert point.queue >= 3500
-    assert point.row is not None
-    assert point.row.queue is not None
-    assert point.row.queue < 10
-
-
-def test_an_ensemble_of_an_ensemble_waits_where_that_one_does(
-    measured_server: Deployment, perf_analyzer: PerfAnalyzer, tmp_path: Path
-) -> None:
-    (point,) = sweep(measured_server, perf_analyzer, tmp_path, [Level("nested", Concurrency(1))], wish())
-    nested, add = point.server
-    assert (nested.model, add.model) == ("nested", "add")
-    assert add.requests == 2 * nested.requests
-    assert point.queue is not None
-    assert point.queue >= 3500
+    (result,) = sweep(measured_server, perf_analyzer, tmp_path, [Level(model, Concurrency(1))], wish())
+    one = repeat_of(result)
+    # Each of its two steps waits 2 ms for a batch that never fills; perf_analyzer itself says none, and counts the
+    # time as spent between client and server.
+    assert one.parts["queue"] >= 1750 * steps
+    assert one.latency_avg is not None
+    assert sum(one.parts.values()) < 1.3 * one.latency_avg
+    assert (one.batches, one.average_batch, one.members) == ({}, None, {"add": 1.0})
+    assert one.busiest == "add"
 
 
 def test_images_as_bytes(measured_server: Deployment, perf_analyzer: PerfAnalyzer, tmp_path: Path) -> None:
@@ -125,8 +146,7 @@ def test_images_as_bytes(measured_server: Deployment, perf_analyzer: PerfAnalyze
     points = sweep(
         measured_server, perf_analyzer, tmp_path / "out", levels, wish(given={"IMAGE": f"@{tmp_path}/*.png"})
     )
-    assert [point.error for point in points] == ["", ""]
-    assert all(point.server[0].failures == 0 for point in points)
+    assert [repeat_of(point).failures for point in points] == [0, 0]
     assert regions() == set()
 
 
@@ -167,14 +187,11 @@ def test_a_failed_request_fails_its_level_and_the_next_one_is_measured(
     levels = [Level("moody", Concurrency(1)), Level("add", Concurrency(1))]
     server = addresses(measured_server)
     subjects = prepare(server, [levels[0]], wish(given={"X": "[-1]"})) | prepare(server, [levels[1]], wish())
-    failed, measured = measure(levels, subjects, server, perf_analyzer, tmp_path)
-    assert failed.row is None
-    assert not failed.stable
-    assert len(failed.argv) == 1
+    failed, measured = (measure(level, tmp_path, bench(server, subjects, perf_analyzer, tmp_path)) for level in levels)
+    assert failed.repeat is None
     assert failed.error.startswith("the 50th request is refused\n")
-    assert failed.notes == ("failed: the 50th request is refused",)
-    assert measured.row is not None
-    assert measured.error == ""
+    assert len((tmp_path / "moody-http-b1-c1" / "command.txt").read_text().splitlines()) == 1
+    assert repeat_of(measured).throughput > 0
 
 
 def test_a_level_that_never_settles_has_a_row_that_says_so(
@@ -185,33 +202,26 @@ def test_a_level_that_never_settles_has_a_row_that_says_so(
     levels = [Level("add", Concurrency(1)), Level("moody", Concurrency(1))]
     server = addresses(measured_server)
     subjects = prepare(server, levels[:1], wish()) | prepare(server, levels[1:], asked)
-    endpoint = Endpoint(server.http)
-    before = activity.snapshot(endpoint, ["moody"])
-    settled, unsettled = measure(levels, subjects, server, perf_analyzer, tmp_path)
-    assert settled.stable
-    assert unsettled.row is not None
-    assert not unsettled.stable
-    assert "unstable" in unsettled.notes
-    assert len(unsettled.argv) == 2
-    assert len(unsettled.windows) == 3
-    # The server's figures leave out the process that gave no row.
-    (everything,) = activity.between(before, activity.snapshot(endpoint, ["moody"]))
-    (moody,) = unsettled.server
-    assert unsettled.requests is not None
-    assert unsettled.requests <= moody.requests < everything.requests
-    assert (tmp_path / "moody-http-b1-c1" / "perf_analyzer-2.log").exists()
-    assert len((tmp_path / "moody-http-b1-c1" / "command.txt").read_text().splitlines()) == 2
+    ready = bench(server, subjects, perf_analyzer, tmp_path)
+    settled, unsettled = (measure(level, tmp_path, ready) for level in levels)
+    assert record_of(settled).status == "ok"
+    assert not repeat_of(unsettled).stable
+    assert record_of(unsettled).status == "unstable"
+    assert len(repeat_of(unsettled).argv) == 2
+    folder = tmp_path / "moody-http-b1-c1"
+    assert (folder / "perf_analyzer-1-again.log").exists()
+    assert len((folder / "command.txt").read_text().splitlines()) == 2
 
 
-def test_more_load_than_the_server_takes_is_noted(
+def test_more_load_than_the_server_takes_is_overloaded(
     measured_server: Deployment, perf_analyzer: PerfAnalyzer, tmp_path: Path
 ) -> None:
     asked = wish(given={"X": "[-4]"}, interval_ms=300, stability_percentage=10, max_trials=3)
-    (point,) = sweep(measured_server, perf_analyzer, tmp_path, [Level("moody", RequestRate(100))], asked)
-    assert not point.stable
-    assert point.notes[0] == "unstable"
-    assert point.notes[1].startswith("overloaded: served ")
-    assert point.notes[1].endswith(" of 100/s")
+    (result,) = sweep(measured_server, perf_analyzer, tmp_path, [Level("moody", RequestRate(100))], asked)
+    record = record_of(result)
+    assert record.status == "overloaded"
+    assert any(note.startswith("overloaded: served ") and note.endswith(" of 100/s") for note in record.notes)
+    assert (record.limit, record.evidence.startswith("the instances of moody computed ")) == ("instances", True)
 
 
 def test_no_row_is_an_error_with_perf_analyzers_words(
@@ -220,41 +230,8 @@ def test_no_row_is_an_error_with_perf_analyzers_words(
     # A window too short for even one answer of 20 ms.
     asked = wish(given={"X": "[-4]"}, interval_ms=1)
     (point,) = sweep(measured_server, perf_analyzer, tmp_path, [Level("moody", Concurrency(1))], asked)
-    assert point.row is None
+    assert point.repeat is None
     assert "larger time window" in point.error
-
-
-def test_a_server_that_dies_in_a_level_ends_the_sweep(perf_analyzer: PerfAnalyzer, tmp_path: Path) -> None:
-    levels = [Level("add", Concurrency(1)), Level("add", Concurrency(2)), Level("add", Concurrency(3))]
-    points: list[Point] = []
-
-    def kill_under_load(deployment: Deployment) -> None:
-        endpoint = Endpoint(deployment.http)
-        begun = endpoint.statistics("add")["model_stats"][0]["inference_count"]
-        wait_for(lambda: endpoint.statistics("add")["model_stats"][0]["inference_count"] > begun + 50)
-        pid = deployment.servers[0].pid
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
-
-    def sweep_and_kill() -> None:
-        with up(tmp_path, repository(tmp_path / "models"), policy=replace(QUICK, max_restarts=0)) as deployment:
-            server = addresses(deployment)
-            subjects = prepare(server, levels, wish(interval_ms=400))
-            measuring = measure(levels, subjects, server, perf_analyzer, tmp_path / "out")
-            points.append(next(measuring))
-            killer = threading.Thread(target=kill_under_load, args=(deployment,))
-            killer.start()
-            points.extend(measuring)
-            killer.join()
-
-    with pytest.raises(LaunchFailed):
-        sweep_and_kill()
-    assert [point.level for point in points] == levels[:2]
-    assert points[0].row is not None
-    assert points[1].row is None
-    assert points[1].error
-    assert points[1].server == ()
-    assert not processes_naming(tmp_path / "out")
 
 
 def test_answers_that_never_come_are_an_error(
@@ -265,7 +242,7 @@ def test_answers_that_never_come_are_an_error(
     with up(tmp_path, repository(tmp_path / "models")) as deployment:
         levels = [Level("moody", Concurrency(1))]
         (point,) = sweep(deployment, perf_analyzer, tmp_path / "out", levels, wish(given={"X": "[-3]"}))
-    assert point.row is None
+    assert point.repeat is None
     assert "No valid requests recorded" in point.error
     assert point.error.startswith("perf_analyzer was stopped after 1.5 s: answers do not come")
     assert not processes_naming(tmp_path / "out")
@@ -278,7 +255,7 @@ def test_a_perf_analyzer_that_does_not_end_is_stopped(
     monkeypatch.setattr(process, "_GRACE", 0.1)
     levels = [Level("add", Concurrency(1), shared_memory="system")]
     (point,) = sweep(measured_server, perf_analyzer, tmp_path, levels, wish(interval_ms=5000))
-    assert point.row is None
+    assert point.repeat is None
     assert "stopped after 0.4 s" in point.error
     assert not processes_naming(tmp_path)
     assert regions() == set()
@@ -320,9 +297,23 @@ def test_shared_memory_that_is_left_is_removed_and_nothing_else(
     outside = tmp_path / "outside"
     left = f"touch {memory}/Y {memory}/other {outside}"
     names = ["/Y", str(outside), "../outside", "//never/made"]
-    assert process.run(["/bin/sh", "-c", left], {}, tmp_path / "log", deadline=10, regions=names)
+    (ended,) = process.run([Job(["/bin/sh", "-c", left], {}, tmp_path / "log", 10, tuple(names))])
+    assert ended.itself
     assert outside.exists()
     assert [file.name for file in memory.iterdir()] == ["other"]
+
+
+def test_several_run_at_the_same_time_and_one_that_hangs_is_stopped(tmp_path: Path) -> None:
+    jobs = [
+        Job(["/bin/sh", "-c", f"sleep {seconds}; exit"], {}, tmp_path / f"{seconds}.log", 1.0)
+        for seconds in (0.2, 0.4, 60)
+    ]
+    seen: list[int] = []
+    first, second, hung = process.run(jobs, seen.extend)
+    assert len(set(seen)) == 3
+    assert (first.itself, second.itself, hung.itself) == (True, True, False)
+    assert 0.2 <= first.seconds < second.seconds < 1.0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in seen)
 
 
 def test_an_interrupt_at_the_start_of_a_process_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,7 +325,7 @@ def test_an_interrupt_at_the_start_of_a_process_leaves_none(tmp_path: Path, monk
     monkeypatch.setattr(subprocess, "Popen", Struck)
     line = ["/bin/sh", "-c", "sleep 60; exit", str(tmp_path)]
     with pytest.raises(KeyboardInterrupt):
-        process.run(line, {}, tmp_path / "log", deadline=10, regions=())
+        process.run([Job(line, {}, tmp_path / "log", 10)])
     assert not processes_naming(tmp_path)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -342,7 +333,8 @@ def test_an_interrupt_at_the_start_of_a_process_leaves_none(tmp_path: Path, monk
 def test_shared_memory_that_was_there_before_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "_SHARED_MEMORY", tmp_path)
     (tmp_path / "Y").touch()
-    assert process.run(["/bin/true"], {}, tmp_path / "log", deadline=10, regions=["/Y"])
+    (ended,) = process.run([Job(["/bin/true"], {}, tmp_path / "log", 10, ("/Y",))])
+    assert ended.itself
     assert (tmp_path / "Y").exists()
 
 
