@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from provisioning import TRUTHS, Truth, project, rows
+from profiled import TRUTHS, Truth, project, rows
 from serving import tritonkit
 
 from tritonkit.errors import SpecError

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from provisioning import rows
+from profiled import rows
 
 from tritonkit.bench.arrivals import Rates
 from tritonkit.errors import Infeasible

@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from provisioning import TRUTHS, rows
+from profiled import TRUTHS, rows
 
 from tritonkit.errors import Infeasible
 from tritonkit.provision.choices import Terms, Workload, choices, fewest_replicas

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from provisioning import TRUTHS, Truth, rows
+from profiled import TRUTHS, Truth, rows
 
 from tritonkit.errors import SpecError
 from tritonkit.provision.curves import curve

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from measured import repository
-from provisioning import TRUTHS, project, rows
+from profiled import TRUTHS, project, rows
 from serving import ANY_PORTS, tritonkit
 
 from tritonkit.bench.preparation import Wish
