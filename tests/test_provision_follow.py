@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from profiled import rows
 
-from tritonkit.bench.arrivals import Rates
+from tritonkit.bench.arrivals import Rates, Times
 from tritonkit.errors import Infeasible
 from tritonkit.provision.changes import Change, Place, differences, follow, running
 from tritonkit.provision.choices import Terms, Workload
@@ -33,7 +33,7 @@ def workloads(rates: Mapping[str, float]) -> list[Workload]:
 
 def look(state: State, rate: float, now: float, p99: float | None = None) -> tuple[State, Mapping[str, float] | None]:
     state, decision = step(state, {"bert": Observation(rate, p99)}, SLOS, now, POLICY)
-    return state, decision and decision.rates
+    return state, decision.rates if decision else None
 
 
 def test_noise_within_the_band_changes_nothing() -> None:
@@ -46,8 +46,8 @@ def test_noise_within_the_band_changes_nothing() -> None:
 
 def test_a_rise_counts_at_once_and_a_fall_after_a_while() -> None:
     state, rates = look(State({"bert": 125.0}), 130.0, 0)
-    assert rates == {"bert": pytest.approx(130 * 1.25)}
     assert rates is not None
+    assert rates["bert"] == pytest.approx(130 * 1.25)
     state = applied(state, rates, 0)
     # No second change before it was seen what the first one did.
     state, rates = look(state, 500.0, POLICY.rest_s / 2)
@@ -194,7 +194,7 @@ def predicted(plan: Packing, rates: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-def simulate(trace: Mapping[str, np.ndarray], start: Mapping[str, float], policy: Policy) -> Day:
+def simulate(trace: Mapping[str, Times], start: Mapping[str, float], policy: Policy) -> Day:
     random = np.random.default_rng(42)
     state = State(dict(start))
     plan = pack(workloads(start), KNOWN, TERMS)
