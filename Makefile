@@ -8,6 +8,8 @@
 #   make check               lint and types
 #   make model_repository    build the committed example anew
 #   make docs                make the pages anew that programs make
+#   make docker-test         build the images of docker/ with buildah and serve with one of them (minutes, root)
+#   make picture             measure a study, and take the picture of its report (minutes, on a quiet machine)
 #   make fuzz                try 100,000 inputs on the loader and the importer (half an hour)
 #   make benchmarks          measure the tables of the README here
 #   make clean               remove the environment and everything built in it
@@ -23,12 +25,13 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 DEMO := .demo
+PICTURE := .picture
 CONCURRENCY ?= 1,4
 # What the tests export with. The registry's own build carries CUDA: for the smaller one of the CPU, give a requirement
 # or options that name it, as in TORCH='torch==2.13.0 --index-url ...'.
 TORCH ?= torch==2.13.0
 
-.PHONY: help demo test check model_repository docs fuzz benchmarks clean
+.PHONY: help demo test check model_repository docs docker-test picture fuzz benchmarks clean
 
 help:
 	@sed -n 's/^#   \(make .*\)/\1/p' Makefile
@@ -78,6 +81,15 @@ docs: $(VENV)/.dev
 	$(BIN)/python tests/checks_tables.py rules > docs/checks.md
 	$(BIN)/python tests/checks_tables.py ensembles > docs/ensembles.md
 
+docker-test: $(VENV)/.dev
+	$(BIN)/python tests/system_packages.py
+	$(BIN)/python -m pytest -m docker
+
+picture: $(VENV)/.dev
+	rm -rf $(PICTURE)
+	$(BIN)/tritonkit bench benchmarks/digits_instances.yaml --output $(PICTURE)
+	$(BIN)/python tests/browser.py $(PICTURE) docs/images/report.png
+
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m pytest -m fuzz
 
@@ -86,6 +98,8 @@ benchmarks: $(VENV)/.dev
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/check_speed.py
 	$(BIN)/python benchmarks/check_oracle.py
+	$(BIN)/python benchmarks/gateway.py
+	$(BIN)/python benchmarks/compare_power.py
 
 clean:
-	rm -rf $(VENV) $(DEMO) .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) $(DEMO) $(PICTURE) .mypy_cache .pytest_cache .ruff_cache build dist

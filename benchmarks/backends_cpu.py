@@ -7,7 +7,9 @@ Run from the root of the repository, with the extras ``server``, ``cpu``, ``dev`
 A small CNN, 224 x 224 images, FP32 (602 KB a request) and UINT8 (151 KB). The contestants take turns within one
 run, so that a slow spell of the machine meets them all; the medians go into a Markdown table. perf_analyzer
 asks Triton; the endpoints are asked by threads that send bytes made beforehand over open connections, which
-costs less than perf_analyzer does.
+costs less than perf_analyzer does. Beside each rate stands what one inference costs in processor time: the client,
+the server (tritonserver, or uvicorn's workers), and Triton's Python stubs, in which the backend runs. That hardly
+depends on what else the machine does.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import base64
 import json
 import os
 import platform
+import resource
 import socket
 import statistics
 import subprocess
@@ -27,7 +30,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -35,9 +38,12 @@ import onnxruntime
 from load import data_file, measure, server
 from onnx import TensorProto, helper, numpy_helper
 
+from tritonkit.client.endpoint import Endpoint
+
 SHAPE = (3, 224, 224)
 KINDS: dict[str, Any] = {"FP32": np.float32, "UINT8": np.uint8}
 CORES = len(os.sched_getaffinity(0))
+TICKS = os.sysconf("SC_CLK_TCK")
 CONFIG = """
 backend: "onnxruntime"
 max_batch_size: 8
@@ -45,6 +51,15 @@ input [{{ name: "input" data_type: TYPE_{kind} dims: [3, 224, 224] }}]
 output [{{ name: "output" data_type: TYPE_FP32 dims: [10] }}]
 instance_group [{{ count: {count} kind: KIND_CPU }}]
 """
+
+
+class Measured(NamedTuple):
+    """Inferences a second, and the milliseconds of a processor that one costs the client, the server, the stubs."""
+
+    rate: float
+    client: float = 0.0
+    server: float = 0.0
+    stubs: float = 0.0
 
 
 def main() -> None:
@@ -75,36 +90,34 @@ def table(kind: str, folder: Path, stack: ExitStack, arguments: argparse.Namespa
         (version.parent / "config.pbtxt").write_text(CONFIG.format(kind=kind, count=count))
     deployment = stack.enter_context(server(folder, folder / "models"))
     lean = {workers: stack.enter_context(endpoint(model, workers)) for workers in (1, 2)}
-    contestants: dict[str, Callable[[], float]] = {
+    contestants: dict[str, Callable[[], Measured]] = {
         f"onnxruntime in process, {CORES} threads": lambda: in_process(model, image, seconds),
         "FastAPI, base64 in JSON, 1 worker": lambda: asked(lean[1], tutorial_request(image), clients, seconds),
     }
-    for workers, port in lean.items():
-        contestants[f"FastAPI, lean, {workers} workers"] = lambda port=port: asked(  # type: ignore[misc]
-            port, lean_request(image), clients, seconds
+    for workers, served in lean.items():
+        contestants[f"FastAPI, lean, {workers} workers"] = lambda served=served: asked(  # type: ignore[misc]
+            served, lean_request(image), clients, seconds
         )
     for count in (1, 2):
         for protocol, shared in (("http", False), ("grpc", False), ("grpc", True)):
             name = f"Triton, {protocol}{' + shared memory' if shared else ''}, {count} instances"
             contestants[name] = lambda count=count, protocol=protocol, shared=shared: (  # type: ignore[misc]
-                measure(
-                    deployment,
-                    f"cnn_{count}",
-                    data,
-                    protocol=protocol,
-                    shared_memory=shared,
-                    clients=clients,
-                    seconds=seconds,
-                ).rate
-            )
+                triton(deployment, f"cnn_{count}", data, protocol=protocol, shared_memory=shared, clients=clients,
+                       seconds=seconds)
+            )  # fmt: skip
     rounds = [{name: run() for name, run in contestants.items()} for _ in range(arguments.rounds)]
-    rates = {name: statistics.median(each[name] for each in rounds) for name in contestants}
-    best = rates[f"onnxruntime in process, {CORES} threads"]
-    lines = [f"| {kind}, {image.nbytes / 1000:.0f} KB a request | inferences/s | of in process | of lean, as many |"]
-    lines.append("|---|---:|---:|---:|")
-    for name, figure in rates.items():
-        peer = rates[f"FastAPI, lean, {2 if ', 2 ' in name else 1} workers"]
-        lines.append(f"| {name} | {figure:.0f} | {figure / best:.2f} | {figure / peer:.2f} |")
+    medians = {
+        name: Measured(*(statistics.median(figures) for figures in zip(*(each[name] for each in rounds), strict=True)))
+        for name in contestants
+    }
+    best = medians[f"onnxruntime in process, {CORES} threads"].rate
+    heads = (f"{kind}, {image.nbytes / 1000:.0f} KB a request", "inferences/s", "of in process", "of lean, as many",
+             "client, ms", "server, ms", "stubs, ms")  # fmt: skip
+    lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
+    for name, found in medians.items():
+        peer = medians[f"FastAPI, lean, {2 if ', 2 ' in name else 1} workers"].rate
+        costs = " | ".join(f"{cost:.2f}" if cost else "" for cost in found[1:])
+        lines.append(f"| {name} | {found.rate:.0f} | {found.rate / best:.2f} | {found.rate / peer:.2f} | {costs} |")
     return "\n".join([*lines, ""])
 
 
@@ -138,20 +151,55 @@ def network(path: Path, kind: str) -> Path:
     return path
 
 
-def in_process(model: Path, image: Any, seconds: float) -> float:
+def triton(deployment: Any, name: str, data: Path, **how: Any) -> Measured:
+    """What perf_analyzer finds, and what every inference of its run cost, warm-up included."""
+    endpoint = Endpoint(deployment.http)
+
+    def look() -> tuple[float, float, float, float]:
+        stubs = children(deployment.servers[0].pid)
+        mine = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = endpoint.statistics(name)["model_stats"][0]["inference_count"]
+        used = (mine.ru_utime + mine.ru_stime, spent(deployment.servers[0].pid), sum(map(spent, stubs)))
+        return (done, *used)
+
+    before = look()
+    rate = measure(deployment, name, data, **how).rate
+    done, *used = (after - earlier for after, earlier in zip(look(), before, strict=True))
+    return Measured(rate, *(seconds / done * 1000 for seconds in used))
+
+
+def children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+def spent(pid: int) -> float:
+    """Seconds of a processor that a process has had."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def in_process(model: Path, image: Any, seconds: float) -> Measured:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = CORES
     session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    began, runs = time.perf_counter(), 0
+    began, used, runs = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - began < seconds:
         session.run(None, {"input": image[None]})
         runs += 1
-    return runs / (time.perf_counter() - began)
+    return Measured(runs / (time.perf_counter() - began), server=(time.process_time() - used) / runs * 1000)
+
+
+class Server(NamedTuple):
+    """A running uvicorn: its port, and its process."""
+
+    port: int
+    pid: int
 
 
 @contextmanager
-def endpoint(model: Path, workers: int) -> Iterator[int]:
-    """The FastAPI endpoints with so many workers; the port, once they answer."""
+def endpoint(model: Path, workers: int) -> Iterator[Server]:
+    """The FastAPI endpoints with so many workers, once they answer."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])
@@ -171,7 +219,7 @@ def endpoint(model: Path, workers: int) -> Iterator[int]:
                 time.sleep(0.05)
         # The second worker is up a little after the first.
         time.sleep(2)
-        yield port
+        yield Server(port, process.pid)
     finally:
         process.terminate()
         process.wait()
@@ -191,8 +239,10 @@ def http(path: str, kind: str, body: bytes) -> bytes:
     return head.encode() + body
 
 
-def asked(port: int, request: bytes, clients: int, seconds: float) -> float:
+def asked(served: Server, request: bytes, clients: int, seconds: float) -> Measured:
     """Answers a second to clients that each send one request after another."""
+    port, workers = served.port, [served.pid, *children(served.pid)]
+    mine, theirs = time.process_time(), sum(map(spent, workers))
     end = time.monotonic() + seconds
 
     def client(_: int) -> int:
@@ -206,7 +256,9 @@ def asked(port: int, request: bytes, clients: int, seconds: float) -> float:
         return done
 
     with ThreadPoolExecutor(clients) as pool:
-        return sum(pool.map(client, range(clients))) / seconds
+        done = sum(pool.map(client, range(clients)))
+    used = (time.process_time() - mine, sum(map(spent, workers)) - theirs)
+    return Measured(done / seconds, *(each / done * 1000 for each in used))
 
 
 def answer(connection: socket.socket) -> None:

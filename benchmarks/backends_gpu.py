@@ -27,7 +27,7 @@ MODELS = ("resnet50", "mobilenet_v2")
 BATCH = 8
 CLIENTS = 32
 SECONDS = 4.0
-PARTS = ("models", "inprocess", "equal", "naive", "one", "mps", "mps16", "torch", "soak")
+PARTS = ("models", "inprocess", "equal", "naive", "one", "mps", "mps16", "torch", "transport")
 CONFIG = """
 backend: "{backend}"
 max_batch_size: {largest}
@@ -44,14 +44,22 @@ optimization { execution_accelerators { gpu_execution_accelerator [
 ] } }
 """
 
+NOTHING = """
+import numpy as np
+import triton_python_backend_utils as pb_utils
+class TritonPythonModel:
+    def execute(self, requests):
+        out = pb_utils.Tensor("output", np.zeros((1, 1000), np.float32))
+        return [pb_utils.InferenceResponse([out]) for _ in requests]
+"""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"some of {', '.join(PARTS)}; else all but soak")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"some of {', '.join(PARTS)}; else all")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--soak-seconds", type=int, default=600)
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -60,16 +68,18 @@ def main() -> None:
         print("ROWS " + json.dumps(rows))
         return
     table = [versions()]
-    for part in arguments.parts or PARTS[:-1]:
+    for part in arguments.parts or PARTS:
         began = time.monotonic()
         argv = [sys.executable, __file__, part, "--work", str(arguments.work), "--out", str(arguments.out), "--inside"]
-        done = subprocess.run(
-            [*argv, "--soak-seconds", str(arguments.soak_seconds)], capture_output=True, text=True, check=False
-        )
-        (arguments.out / f"{part}.log").write_text(done.stdout[-60000:] + "\n--- stderr\n" + done.stderr[-60000:])
-        found = [line[5:] for line in done.stdout.splitlines() if line.startswith("ROWS ")]
-        table += json.loads(found[-1]) if found else [f"{part} failed: {done.stderr.strip().splitlines()[-1:]}"]
-        print(f"{part}: {time.monotonic() - began:.0f} s", flush=True)
+        # Into the file as it comes: a run that is stopped leaves what it found so far.
+        log = arguments.out / f"{part}.log"
+        with log.open("w") as told:
+            subprocess.run(argv, stdout=told, stderr=subprocess.STDOUT, check=False)
+        lines = log.read_text(errors="replace").splitlines()
+        found = [line[5:] for line in lines if line.startswith("ROWS ")]
+        rows = json.loads(found[-1]) if found else [f"{part} failed: {lines[-1:]}"]
+        table += rows
+        print(*rows, f"{part}: {time.monotonic() - began:.0f} s", sep="\n", flush=True)
     (arguments.out / "rows.json").write_text(json.dumps(table, indent=1))
     print("\n".join(table))
 
@@ -241,16 +251,77 @@ def part_torch(arguments: argparse.Namespace) -> list[str]:
         return served(arguments, "torch", "resnet50", count=4, backend="pytorch", protocols=("shm",))
 
 
-def part_soak(arguments: argparse.Namespace) -> list[str]:
-    """Mixed sizes and 1 % malformed requests; every answer compared, memory at the start and at the end."""
-    from backends_soak import soak
-    from load import server
+def part_transport(arguments: argparse.Namespace) -> list[str]:
+    """MobileNetV2 with the pixels in gRPC messages, and what the same messages cost a model that does nothing."""
+    import numpy as np
+    from load import data_file, measure, server
 
-    work = arguments.work / "soak"
+    name = "mobilenet_v2"
+    work = arguments.work / "transport"
     folder = work / "models"
-    add(arguments, folder, "resnet50", "resnet50", count=2)
-    with server(work, folder) as deployment:
-        return soak(deployment, arguments.work / "resnet50.onnx", arguments.soak_seconds)
+    add(arguments, folder, name, name, count=4)
+    add(arguments, folder, f"{name}_16", name, count=3, largest=16, preferred="8, 16")
+    bytes_model(arguments.work / f"{name}.onnx", arguments.work / f"{name}_uint8.onnx")
+    add(arguments, folder, f"{name}_uint8", f"{name}_uint8", count=4)
+    config = folder / f"{name}_uint8" / "config.pbtxt"
+    config.write_text(config.read_text().replace("TYPE_FP32", "TYPE_UINT8", 1))
+    add(arguments, folder, "nothing", name, count=4)
+    config = folder / "nothing" / "config.pbtxt"
+    config.write_text(config.read_text().replace('"onnxruntime"', '"python"').replace("KIND_GPU gpus: [0]", "KIND_CPU"))
+    (config.parent / "1" / "model.py").write_text(NOTHING)
+    random = np.random.default_rng(1)
+    data = {}
+    for kind, image in (
+        ("FP32", random.normal(size=(3, 224, 224)).astype(np.float32)),
+        ("UINT8", random.integers(0, 255, (3, 224, 224)).astype(np.uint8)),
+    ):
+        (work / kind).mkdir(exist_ok=True)
+        data[kind] = data_file(work / kind, {"input": image})
+    fixed = float((arguments.work / f"{name}.rate").read_text())
+    rows = []
+    with mps(arguments.work), server(work, folder) as deployment:
+        for model, kind in ((name, "FP32"), (f"{name}_16", "FP32"), ("nothing", "FP32"), (f"{name}_uint8", "UINT8")):
+            for processes, shared in ((1, False), (4, False), (1, True)):
+                how = f"gRPC{' + shared memory' if shared else ''}, {processes} perf_analyzer(s)"
+                row = f"transport {model}, {kind}, {data[kind].stat().st_size * 3 / 4e3:.0f} KB, {how}: "
+                try:
+                    figures = measure(
+                        deployment, model, data[kind], protocol="grpc", shared_memory=shared, clients=CLIENTS,
+                        seconds=SECONDS, processes=processes,
+                    )  # fmt: skip
+                except RuntimeError as error:
+                    print(error, flush=True)
+                    rows.append(f"{row}FAILED: {' / '.join(str(error).strip().splitlines()[-2:])[:300]}")
+                    continue
+                rows.append(
+                    f"{row}{figures.rate:.0f}/s ({figures.rate / fixed:.2f}), p50 {figures.p50:.1f} p99 "
+                    f"{figures.p99:.1f} ms"
+                )
+                print(rows[-1], flush=True)
+            rows.append(f"transport {model}: {batch_figures(deployment, model)}")
+    return [*rows, *said(work)]
+
+
+def bytes_model(source: Path, target: Path) -> None:
+    """The same network on bytes, which it turns into numbers around zero itself."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    model = onnx.load(str(source))
+    graph = model.graph
+    for node in graph.node:
+        node.input[:] = ["scaled" if name == "input" else name for name in node.input]
+    nodes = [
+        helper.make_node("Cast", ["input"], ["cast"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["cast", "middle"], ["moved"]),
+        helper.make_node("Div", ["moved", "spread"], ["scaled"]),
+        *graph.node,
+    ]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(helper.make_tensor(key, TensorProto.FLOAT, [1], [64.0]) for key in ("middle", "spread"))
+    graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    onnx.save(model, str(target))
 
 
 def served(

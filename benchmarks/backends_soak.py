@@ -1,17 +1,37 @@
-"""A soak of a served image model: every answer checked, malformed requests among the good ones, memory watched."""
+"""A soak of the backends: a mixed load for a long time, every answer compared, memory watched.
+
+Run from the root of the repository; ``--models`` is the work folder of ``backends_gpu.py models``, for real image
+models on a GPU. Without it a small CNN on the CPU stands for them::
+
+    PYTHONPATH=. python benchmarks/backends_soak.py --work /tmp/soak --seconds 600 [--models /tmp/gpu]
+
+One request in a hundred is malformed. Some of them Triton refuses itself; the others pass its check and reach the
+backend, some in one batch with good ones: inputs whose free dimensions do not fit each other, text that is none, an
+index that is not there. Exit 1 when a request was lost, an answer was wrong or memory grew.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
+import shutil
 import subprocess
+import sys
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import onnx
 import onnxruntime
 import tritonclient.grpc as triton
+from backends_cpu import network
+from load import server
+from onnx import TensorProto, helper, numpy_helper
 from tritonclient.utils import InferenceServerException
 
 from tritonkit import serve
@@ -19,61 +39,263 @@ from tritonkit import serve
 THREADS = 16
 MALFORMED = 0.01
 SHAPE = (3, 224, 224)
+SAMPLE_SECONDS = 2.0
+# The first fifth warms up: pools and arenas grow to what the largest batches need.
+WARM_UP = 0.2
+# What the fitted line may add over the rest of the time, of what there was: beyond, it grows.
+GROWTH = 0.02
+TABLE = np.arange(16, dtype=np.float32)
+LONGEST = 64
+GPU = "instance_group [{ count: 2 kind: KIND_GPU gpus: [0] }]\n"
+CPU = "instance_group [{ count: 1 kind: KIND_CPU }]\n"
+BATCHES = "max_batch_size: 8\ndynamic_batching { max_queue_delay_microseconds: 1000 }\n"
 
 
-def soak(deployment: serve.Deployment, model: Path, seconds: float) -> list[str]:
-    """What came of ``seconds`` of requests of 1 to 4 random rows, 1 % of them of a wrong shape or type."""
+class Kind(NamedTuple):
+    """One sort of request.
+
+    Attributes:
+        model: its name.
+        share: of all requests.
+        make: from a random generator and whether to be malformed, the inputs and the right answer.
+        words: what the error of a malformed one says.
+        tolerance: how far an answer may be off, of its largest value.
+    """
+
+    model: str
+    share: float
+    make: Callable[[np.random.Generator, bool], tuple[dict[str, tuple[Any, str]], Any]]
+    words: str
+    tolerance: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--models", type=Path, help="resnet50.onnx and mobilenet_v2.pt are there; served on the GPU")
+    arguments = parser.parse_args()
+    shutil.rmtree(arguments.work / "models", ignore_errors=True)
+    kinds = repository(arguments.work / "models", arguments.models)
+    with server(arguments.work, arguments.work / "models") as deployment:
+        total, samples = soak(deployment, kinds, arguments.seconds)
+    (arguments.work / "samples.json").write_text(json.dumps(samples))
+    flat, lines = memory_lines(samples)
+    asked = sum(total.values())
+    good = sum(count for words, count in total.items() if words.startswith(("right", "refused")))
+    print(f"soak of {arguments.seconds:.0f} s, {THREADS} clients: {asked} requests, {asked - good} lost or wrong")
+    for words, count in sorted(total.items()):
+        print(f"- {words}: {count}")
+    print(*lines, sep="\n")
+    sys.exit(int(asked != good or not flat))
+
+
+def repository(folder: Path, models: Path | None) -> list[Kind]:
+    """Write the models; the requests to send to them."""
+    folder.mkdir(parents=True)
+    group = GPU if models else CPU
+    image = models / "resnet50.onnx" if models else network(folder.parent / "cnn.onnx", "FP32")
     images = np.random.default_rng(5).normal(size=(32, *SHAPE)).astype(np.float32)
-    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    told = session.run(None, {"input": images})[0]
-    tolerance = 1e-2 * float(np.abs(told).max())
-    end = time.monotonic() + seconds
+    told = onnxruntime.InferenceSession(str(image), providers=["CPUExecutionProvider"]).run(None, {"input": images})[0]
+    into, out = ([f'name: "{name}" data_type: TYPE_FP32' for name in names] for names in (("input",), ("output",)))
+    sizes = f"input [{{ {into[0]} dims: [3, 224, 224] }}]\noutput [{{ {out[0]} dims: [{told.shape[1]}] }}]\n"
+    add(folder, "image", image, "onnxruntime", group + BATCHES + sizes)
+    free = ["batch", "length"]
+    add(
+        folder, "sum",
+        small(folder.parent / "sum.onnx", [helper.make_node("Add", ["a", "b"], ["y"])], ["a", "b"], ["y"], free),
+        "onnxruntime", group.replace("count: 2", "count: 1") + BATCHES,
+    )  # fmt: skip
+    said = [helper.make_node("Identity", ["said"], ["heard"])]
+    text = small(folder.parent / "text.onnx", said, ["said"], ["heard"], ["batch", 1], TensorProto.STRING)
+    add(folder, "text", text, "onnxruntime", CPU + BATCHES)
+    look = [helper.make_node("Gather", ["table", "index"], ["value"])]
+    table = small(
+        folder.parent / "lookup.onnx", look, ["index"], ["value"], ["batch", 1], TensorProto.INT64, {"table": TABLE}
+    )
+    add(folder, "lookup", table, "onnxruntime", CPU + BATCHES)
+    kinds = [
+        Kind("image", 0.6, pictures("input", images, told), "unexpected shape for input", 1e-2),
+        Kind("sum", 0.2, sums, "", 1e-3),
+        Kind("text", 0.1, texts, "UTF-8", 0.0),
+        Kind("lookup", 0.1, lookups, "out of data bounds", 0.0),
+    ]
+    if models:
+        program = models / "mobilenet_v2.pt"
+        import torch
+
+        with torch.inference_mode():
+            answers = torch.jit.load(str(program))(torch.from_numpy(images)).numpy()
+        add(folder, "torch", program, "pytorch", group + BATCHES + sizes.replace('"input"', '"INPUT__0"').replace(
+            '"output"', '"OUTPUT__0"'))  # fmt: skip
+        kinds.append(Kind("torch", 0.2, pictures("INPUT__0", images, answers), "unexpected shape for input", 1e-2))
+    return kinds
+
+
+def add(folder: Path, name: str, file: Path, backend: str, config: str) -> None:
+    version = folder / name / "1"
+    version.mkdir(parents=True)
+    (version / f"model{file.suffix}").write_bytes(file.read_bytes())
+    (version.parent / "config.pbtxt").write_text(f'backend: "{backend}"\n{config}')
+
+
+def small(
+    path: Path,
+    nodes: list[Any],
+    inputs: list[str],
+    outputs: list[str],
+    dims: list[Any],
+    kind: int = TensorProto.FLOAT,
+    weights: Mapping[str, Any] | None = None,
+) -> Path:
+    graph = helper.make_graph(
+        nodes,
+        path.stem,
+        [helper.make_tensor_value_info(name, kind, dims) for name in inputs],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT if weights else kind, dims) for name in outputs],
+        [numpy_helper.from_array(value, name) for name, value in (weights or {}).items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    return path
+
+
+def pictures(name: str, images: Any, told: Any) -> Callable[[np.random.Generator, bool], Any]:
+    def make(random: np.random.Generator, bad: bool) -> Any:
+        chosen = random.integers(0, len(images), random.integers(1, 5))
+        sent = images[chosen]
+        return {name: (np.ascontiguousarray(sent[:, :, :, :-1]) if bad else sent, "FP32")}, told[chosen]
+
+    return make
+
+
+def sums(random: np.random.Generator, bad: bool) -> Any:
+    """Both lengths are free, so Triton lets them differ; the model's addition does not."""
+    rows, length = random.integers(1, 5), int(random.integers(2, LONGEST))
+    a = random.normal(size=(rows, length)).astype(np.float32)
+    b = random.normal(size=(rows, length + 1 if bad else length)).astype(np.float32)
+    return {"a": (a, "FP32"), "b": (b, "FP32")}, None if bad else a + b
+
+
+def texts(random: np.random.Generator, bad: bool) -> Any:
+    words = np.array([[f"wörd {random.integers(1000)}".encode()]], dtype=np.object_)
+    return {"said": (np.array([[b"\xff\xfe"]], dtype=np.object_) if bad else words, "BYTES")}, words
+
+
+def lookups(random: np.random.Generator, bad: bool) -> Any:
+    index = random.integers(0, len(TABLE), (1, 1))
+    return {"index": (np.array([[99]]) if bad else index, "INT64")}, TABLE[index]
+
+
+def soak(
+    deployment: serve.Deployment, kinds: list[Kind], seconds: float
+) -> tuple[Counter[str], list[dict[str, float]]]:
+    """What came of the requests, in words; memory in MiB, every few seconds."""
+    began = time.monotonic()
+    end = began + seconds
+    shares = [kind.share for kind in kinds]
 
     def client(seed: int) -> Counter[str]:
         random = np.random.default_rng(seed)
         seen: Counter[str] = Counter()
         with triton.InferenceServerClient(deployment.grpc) as connection:
             while time.monotonic() < end:
-                chosen = random.integers(0, len(images), random.integers(1, 5))
-                bad = random.random() < MALFORMED
-                seen[ask(connection, images[chosen], told[chosen], tolerance, bad)] += 1
+                kind = kinds[random.choice(len(kinds), p=np.array(shares) / sum(shares))]
+                seen[ask(connection, kind, random, bool(random.random() < MALFORMED))] += 1
         return seen
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        clients = pool.map(client, range(THREADS))
-        # Triton's shared memory for a stub grows to what its batches need, so the first look comes under load.
-        time.sleep(seconds / 5)
-        before = memory(deployment)
-        total = sum(clients, Counter[str]())
-    return [
-        f"soak of {seconds:.0f} s, {THREADS} clients: " + ", ".join(f"{total[key]} {key}" for key in sorted(total)),
-        f"memory after a fifth of the time: {before}; at the end: {memory(deployment)}",
-    ]
+    samples: list[dict[str, float]] = []
+    done = threading.Event()
 
+    def watch() -> None:
+        while not done.wait(SAMPLE_SECONDS):
+            samples.append({"seconds": time.monotonic() - began, **memory(deployment)})
 
-def ask(connection: Any, images: Any, told: Any, tolerance: float, bad: bool) -> str:
-    """One request, and what came of it in a word."""
-    sent = np.ascontiguousarray(images[:, :, :, :-1]) if bad else images
-    tensor = triton.InferInput("input", list(sent.shape), "FP32")
-    tensor.set_data_from_numpy(sent)
+    watcher = threading.Thread(target=watch)
+    watcher.start()
     try:
-        answer = connection.infer("resnet50", [tensor], client_timeout=30).as_numpy("output")
+        with ThreadPoolExecutor(THREADS) as pool:
+            total = sum(pool.map(client, range(THREADS)), Counter[str]())
+    finally:
+        done.set()
+        watcher.join()
+    return total, samples
+
+
+def ask(connection: Any, kind: Kind, random: np.random.Generator, bad: bool) -> str:
+    """One request, and what came of it in words."""
+    inputs, told = kind.make(random, bad)
+    tensors = []
+    for name, (value, datatype) in inputs.items():
+        tensors.append(triton.InferInput(name, list(value.shape), datatype))
+        tensors[-1].set_data_from_numpy(value)
+    try:
+        answer = connection.infer(kind.model, tensors, client_timeout=30)
     except InferenceServerException as error:
-        return "refused as they should be" if bad and "shape" in str(error) else f"LOST ({str(error)[:80]})"
+        if bad and kind.words in str(error):
+            by = "Triton" if "unexpected" in kind.words else "the backend"
+            return f"refused as it should be, {kind.model}, by {by}"
+        return f"LOST, {kind.model}: {str(error)[:120]}"
     if bad:
-        return "malformed but ANSWERED"
-    return "right" if answer.shape == told.shape and np.abs(answer - told).max() < tolerance else "WRONG"
+        return f"malformed but ANSWERED, {kind.model}"
+    value = answer.as_numpy(answer.get_response().outputs[0].name)
+    if value.shape != told.shape:
+        return f"WRONG SHAPE, {kind.model}"
+    if value.dtype.hasobject or not kind.tolerance:
+        same = bool((value == told).all())
+    else:
+        same = bool(np.abs(value - told).max() <= kind.tolerance * max(1e-6, np.abs(told).max()))
+    return f"right, {kind.model}" if same else f"WRONG, {kind.model}"
 
 
-def memory(deployment: serve.Deployment) -> str:
-    """Resident memory of the servers and their stubs, and what the GPU has in use."""
-    resident = 0
-    for server in deployment.servers:
-        tasks = Path(f"/proc/{server.pid}/task").iterdir()
+def memory(deployment: serve.Deployment) -> dict[str, float]:
+    """MiB: what the server and its stubs hold of their own, what lies in shared memory, what they have of the GPU."""
+    found = {"server": 0.0, "stubs": 0.0}
+    pids = []
+    for process in deployment.servers:
+        tasks = Path(f"/proc/{process.pid}/task").iterdir()
         children = [pid for task in tasks for pid in (task / "children").read_text().split()]
-        for pid in (server.pid, *children):
-            status = Path(f"/proc/{pid}/status").read_text()
-            resident += int(status.partition("VmRSS:")[2].split()[0])
-    query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader"]
-    gpu = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
-    return f"{resident / 1024:.0f} MiB resident, GPU {gpu}"
+        found["server"] += anonymous(str(process.pid))
+        found["stubs"] += sum(anonymous(pid) for pid in children)
+        pids += [str(process.pid), *children]
+    shared = sum(file.stat().st_blocks * 512 for file in Path("/dev/shm").glob("triton*"))  # noqa: S108
+    found["shared memory"] = shared / 2**20
+    if shutil.which("nvidia-smi"):
+        used = dict(line.split(", ") for line in nvidia_smi("--query-compute-apps=pid,used_memory"))
+        ours = [float(used[pid]) for pid in pids if used.get(pid, "").isdecimal()]
+        # Of all processes where the driver does not tell them apart.
+        found["GPU"] = sum(ours) if ours else float(nvidia_smi("--query-gpu=memory.used")[0])
+    return found
+
+
+def nvidia_smi(query: str) -> list[str]:
+    argv = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def anonymous(pid: str) -> float:
+    """MiB of a process's own; pages of files and of shared memory are not."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("RssAnon:")[2].split()[0]) / 1024
+
+
+def memory_lines(samples: list[dict[str, float]]) -> tuple[bool, list[str]]:
+    """Whether memory was flat after the warm-up; a line for each sort, with the fitted slope."""
+    rest = [sample for sample in samples if sample["seconds"] >= WARM_UP * samples[-1]["seconds"]]
+    seconds = np.array([sample["seconds"] for sample in rest])
+    flat, lines = True, []
+    for name in samples[0].keys() - {"seconds"}:
+        values = np.array([sample[name] for sample in rest])
+        slope = float(np.polyfit(seconds, values, 1)[0])
+        grown = slope * (seconds[-1] - seconds[0])
+        grows = grown > GROWTH * max(float(values[0]), 100.0)
+        flat = flat and not grows
+        lines.append(
+            f"memory, {name}: {samples[0][name]:.0f} MiB at first, {values[0]:.0f} after the warm-up, {values[-1]:.0f} "
+            f"at the end; fitted over the last {seconds[-1] - seconds[0]:.0f} s: {slope * 60:+.2f} MiB a minute"
+            f"{', GROWS' if grows else ', flat'}"
+        )
+    return flat, sorted(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -27,7 +27,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,11 @@ from typing import Any
 from isolation_models import BANDWIDTH, LARGE, SMALL, THROUGHPUT, make
 
 from tritonkit import serve
-from tritonkit.bench import preparation, sweep
+from tritonkit.bench import point, preparation, soundness
 from tritonkit.bench.command import ANY_PERCENTAGE, WINDOWS, Measurement, argv
 from tritonkit.bench.data import document
-from tritonkit.bench.levels import Concurrency, Level, RequestRate
+from tritonkit.bench.levels import Concurrency, Level, RequestRate, recorded
+from tritonkit.bench.records import Record
 from tritonkit.client.endpoint import Addresses, Endpoint
 from tritonkit.spec.servers import Server
 from tritonkit.tools import perf_analyzer
@@ -193,7 +194,7 @@ def latency_arm(
     with up(bench, servers, mps) as addresses:
         subject = prepared(addresses[SMALL], level, measurement)
         warm = Measurement(int(WARM_SECONDS * 1000 / WINDOWS), ANY_PERCENTAGE, WINDOWS)
-        once(bench, level, preparation.Subject(subject.signature, subject.data, warm), addresses[SMALL])
+        once(bench, level, replace(subject, measurement=warm), addresses[SMALL])
         for neighbour in neighbours if len(servers) > 1 else (None,):
             found = Latencies(arm, neighbour or "idle")
             bench.latencies.append(found)
@@ -206,13 +207,13 @@ def latency_arm(
                 for _ in range(1 if once_only else bench.arguments.repeats):
                     before = counted(addresses, neighbour)
                     started = time.monotonic()
-                    point = once(bench, level, subject, addresses[SMALL])
+                    record = once(bench, level, subject, addresses[SMALL])
                     spent = time.monotonic() - started
-                    assert point.row is not None, point.error
-                    found.p50.append(point.row.latency_p50 / 1000)
-                    found.p99.append(point.row.latency_p99 / 1000)
+                    (repeat,) = record.repeats
+                    found.p50.append(repeat.latency_p50 / 1000)
+                    found.p99.append(repeat.latency_p99 / 1000)
                     found.neighbour_rate.append((counted(addresses, neighbour) - before) / spent)
-                    found.notes += [note for note in point.notes if note != "unstable"]
+                    found.notes += record.notes
             print(f"  {arm}, {found.neighbour}: p99 {shown(found.p99)} ms", flush=True)
 
 
@@ -234,12 +235,24 @@ def throughput_arm(bench: Bench, arm: str, mps: str, share: float | None) -> Non
 
 def prepared(addresses: Addresses, level: Level, measurement: Measurement) -> preparation.Subject:
     subject = preparation.prepare(addresses, [level], preparation.Wish({}, {}, seed=1))[level.model]
-    return preparation.Subject(subject.signature, subject.data, measurement)
+    return replace(subject, measurement=measurement)
 
 
-def once(bench: Bench, level: Level, subject: preparation.Subject, addresses: Addresses) -> sweep.Point:
-    (point,) = sweep.measure([level], {level.model: subject}, addresses, bench.analyzer, bench.folder)
-    return point
+def written(folder: Path, subject: preparation.Subject) -> Path:
+    """The file with a model's input data."""
+    file = folder / "data.json"
+    file.write_text(document(subject.data, subject.signature))
+    return file
+
+
+def once(bench: Bench, level: Level, subject: preparation.Subject, addresses: Addresses) -> Record:
+    """One measurement, judged."""
+    folder = bench.folder
+    ready = point.Bench(addresses, bench.analyzer, {level.model: subject}, {level.model: written(folder, subject)})
+    (result,) = point.measure([level], [folder], 1, ready)
+    assert result.repeat is not None, result.error
+    record = Record("", level.label, level.model, recorded(level.load), "ok", repeats=(result.repeat,))
+    return soundness.judged(record, cores=os.cpu_count() or 1)
 
 
 @contextmanager
@@ -247,10 +260,8 @@ def load(bench: Bench, level: Level, addresses: Addresses) -> Iterator[None]:
     """One perf_analyzer that keeps a model busy for the time of a block."""
     subject = prepared(addresses, level, Measurement(1000, 0.0, 1_000_000))
     folder = bench.folder
-    file = sweep.data_file(folder, level.model)
-    file.parent.mkdir(parents=True)
-    file.write_text(document(subject.data, subject.signature))
-    line = argv(bench.analyzer.binary, level, addresses, subject.measurement, data=file, report=folder / "report.csv")
+    data = written(folder, subject)
+    line = argv(bench.analyzer.binary, level, addresses, subject.measurement, data=data, report=folder / "report.csv")
     with (folder / "load.log").open("wb") as log:
         process = subprocess.Popen(tied(line), env={**os.environ, **bench.analyzer.env}, stdout=log, stderr=log)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import sys
@@ -24,8 +25,12 @@ def pretend(patch: pytest.MonkeyPatch, folder: Path, gpus: list[Mapping[str, Any
     file.write_text(json.dumps([{"uuid": uuid} for uuid in UUIDS] if gpus is None else gpus))
     patch.setenv("FAKE_NVML", str(file))
     patch.setenv("PATH", os.pathsep.join((str(FAKE), str(Path(sys.executable).parent), os.environ["PATH"])))
-    patch.syspath_prepend(FAKE)
-    patch.delitem(sys.modules, "pynvml", raising=False)
+    # Not by the path that modules are looked for on: the real one, once imported, is taken from where it stands.
+    spec = importlib.util.spec_from_file_location("pynvml", FAKE / "pynvml.py")
+    assert spec is not None
+    assert spec.loader is not None
+    patch.setitem(sys.modules, "pynvml", module := importlib.util.module_from_spec(spec))
+    spec.loader.exec_module(module)
     patch.setattr(mps, "WITNESS", (sys.executable, "-I", "-S", str(FAKE / "witness.py")))
 
 
@@ -36,5 +41,3 @@ def gpu_machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
         if request.param == "fake":
             pretend(patch, tmp_path_factory.mktemp("gpus"))
         yield request.param
-    # What was imported for the fake is not for others.
-    sys.modules.pop("pynvml", None)

@@ -16,7 +16,13 @@ import subprocess
 from pathlib import Path
 
 # The package of Debian and Ubuntu that holds each program.
-PACKAGES = {"haproxy": "haproxy", "buildah": "buildah", "debootstrap": "debootstrap", "chromium": "chromium"}
+PACKAGES = {
+    "haproxy": "haproxy",
+    "buildah": "buildah",
+    "debootstrap": "debootstrap",
+    "chromium": "chromium",
+    "docker-compose": "docker-compose",
+}
 # Where Debian keeps programs for administrators; it is not on every user's PATH.
 _SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 

@@ -232,3 +232,10 @@ def test_the_configuration_is_json_as_triton_gives_it() -> None:
         configuration.read(arguments)
     read = configuration.read({**arguments, "model_config": json.dumps({**config, "batch_output": []})})
     assert (read.folder, read.device) == (Path("/models/m/3"), None)
+
+
+def test_a_python_model_without_compute_says_so(tmp_path: Path) -> None:
+    source = DOUBLED.replace("def compute", "def conpute")
+    repository = python_model(tmp_path / "models", "m", source, DOUBLED_CONFIG)
+    with pytest.raises(LaunchFailed, match=r"abstract method '?compute"), up(tmp_path, repository):
+        pass

@@ -20,6 +20,7 @@ from serving import plan, stubs, up
 from tritonclient.utils import InferenceServerException
 
 from tritonkit import serve
+from tritonkit.backends.batching import configuration
 from tritonkit.errors import LaunchFailed
 from tritonkit.serve.backend_directory import OWN_BACKENDS
 from tritonkit.tools import tritonserver
@@ -290,15 +291,31 @@ def test_what_it_cannot_serve_does_not_load(tmp_path: Path) -> None:
     assert "Protobuf parsing failed" in said["broken"]
 
 
-def test_a_gpu_instance_never_runs_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The module itself, outside the server, which refuses KIND_GPU before it where there is no GPU."""
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module itself, outside the server."""
     monkeypatch.syspath_prepend(tritonserver.find().backends / "python")
     source = OWN_BACKENDS / "onnxruntime" / "model.py"
     found = importlib.util.spec_from_file_location("onnxruntime_backend", source)
     assert found is not None
     assert found.loader is not None
-    backend = importlib.util.module_from_spec(found)
-    found.loader.exec_module(backend)
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+def test_threads_of_a_cpu_instance_do_not_spin(backend: Any) -> None:
+    for device, said in ((None, True), (0, False)):
+        options = backend._options(configuration.Model({}, Path(), device, (), ()))
+        if said:
+            assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+        else:
+            with pytest.raises(RuntimeError):
+                options.get_session_config_entry("session.intra_op.allow_spinning")
+
+
+def test_a_gpu_instance_never_runs_on_the_cpu(tmp_path: Path, backend: Any) -> None:
+    """Outside the server, which refuses KIND_GPU before it where there is no GPU."""
     linear(tmp_path, "m")
     config = {"name": "m", "max_batch_size": 8, "input": [], "output": []}
     instance = backend.TritonPythonModel()

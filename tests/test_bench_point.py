@@ -16,8 +16,8 @@ import pytest
 from measured import png, repository
 from serving import processes_naming, up
 
-from tritonkit.bench import activity, process
 from tritonkit.bench import point as measuring
+from tritonkit.bench import process
 from tritonkit.bench.command import Measurement
 from tritonkit.bench.data import document
 from tritonkit.bench.levels import Concurrency, Level, RequestRate, recorded
@@ -25,10 +25,11 @@ from tritonkit.bench.preparation import Subject, Wish, prepare
 from tritonkit.bench.process import Job
 from tritonkit.bench.records import Record, Repeat
 from tritonkit.bench.soundness import judged
+from tritonkit.client import activity
 from tritonkit.client.endpoint import Addresses, Endpoint
 from tritonkit.client.signature import signature
 from tritonkit.client.tensors import collect
-from tritonkit.errors import BenchmarkFailed, RequestFailed, SpecError
+from tritonkit.errors import BenchmarkFailed, RequestFailed, SpecError, UsageError
 from tritonkit.serve import Deployment
 from tritonkit.tools.perf_analyzer import PerfAnalyzer
 
@@ -168,7 +169,7 @@ def test_wrong_inputs_are_told_before_any_load(measured_server: Deployment) -> N
         prepare(addresses(measured_server), levels, wish(given={"X": "[1, 2, 3]"}))
     with pytest.raises(SpecError, match="it takes at most 8"):
         prepare(addresses(measured_server), [Level("add", Concurrency(1), 9)], wish())
-    with pytest.raises(RequestFailed, match="has no model 'no'"):
+    with pytest.raises(UsageError, match="has no model 'no'"):
         prepare(addresses(measured_server), [Level("no", Concurrency(1))], wish())
 
 

@@ -169,6 +169,26 @@ def test_foreign_files_are_never_touched(project: Path) -> None:
         assert snapshot(project) == before
 
 
+def test_strangers_that_triton_would_serve_are_told(project: Path) -> None:
+    spec, repository = project / "spec.yaml", project / "model_repository"
+    tritonkit("build-repo", spec)
+    (repository / "digits/notes.txt").write_text("harmless")
+    (repository / ".git").mkdir()
+    result = tritonkit("build-repo", spec, "--check")
+    assert result.exit_code == 0
+    assert "digits/notes.txt" in result.stdout
+    assert ".git" not in result.stdout
+    for folder in ("digits/2", "digits/3_old", "other/1", "reader/1/data/more"):
+        (repository / folder).mkdir(parents=True)
+    result = tritonkit("build-repo", spec, "--check", "--json")
+    assert result.exit_code == 1
+    files = json.loads(result.stdout)["files"]
+    assert files["not tritonkit's, served"] == ["digits/2/", "digits/3_old/", "other/"]
+    assert files["not tritonkit's"] == ["digits/notes.txt", "reader/1/data/more/"]
+    assert "Triton would serve this with the rest" in " ".join(result.stderr.split())
+    assert tritonkit("build-repo", spec, "--dry-run").exit_code == 0
+
+
 def test_links_are_never_followed(project: Path) -> None:
     elsewhere = project / "elsewhere"
     elsewhere.mkdir()
@@ -216,14 +236,35 @@ def test_adopts_a_repository_whose_record_was_lost(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "record", ["", "{}", "[]", '{"format": 9, "files": {}, "inputs": null}', '{"format": 1, "files": 3}', "[" * 100_000]
+    ("record", "words"),
+    [
+        ("", "cannot be read: Expecting value"),
+        ("{}", "cannot be read: it has no 'format'"),
+        ("[]", "cannot be read: list indices"),
+        ('{"format": 9, "files": {}, "inputs": null}', "written in format 9 by another version"),
+        ('{"format": 1, "files": 3}', "cannot be read: it has no 'inputs'"),
+        ("[" * 100_000, "cannot be read: "),
+    ],
 )
-def test_a_broken_record_is_refused(project: Path, record: str) -> None:
+def test_a_broken_record_is_refused(project: Path, record: str, words: str) -> None:
     tritonkit("build-repo", project / "spec.yaml")
     (project / "model_repository/.tritonkit.json").write_text(record)
     result = tritonkit("build-repo", project / "spec.yaml")
     assert result.exit_code == 2
-    assert ".tritonkit.json" in result.stderr
+    assert (
+        f".tritonkit.json: {'the record of what tritonkit wrote ' if 'cannot' in words else ''}{words}" in result.stderr
+    )
+    assert "hint: " in result.stderr
+
+
+def test_a_lost_record_is_named_where_its_files_are_in_the_way(project: Path) -> None:
+    tritonkit("build-repo", project / "spec.yaml")
+    (project / "model_repository/.tritonkit.json").unlink()
+    (project / "spec.yaml").write_text(SPEC.replace("max_batch_size: 8", "max_batch_size: 4"))
+    result = tritonkit("build-repo", project / "spec.yaml")
+    assert result.exit_code == 1
+    assert "digits/config.pbtxt: stands in the way" in result.stderr
+    assert "its record .tritonkit.json is missing: restore that" in result.stderr
 
 
 BAD = {
@@ -315,6 +356,20 @@ def test_a_disk_that_refuses(project: Path) -> None:
     assert result.exit_code == 1
     assert "model_repository" in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_a_disk_that_is_full(project: Path) -> None:
+    """A real one of 64 kB, in a mount namespace of its own."""
+    (project / "src/data/weights.bin").write_bytes(bytes(200_000))
+    disk = project / "disk"
+    disk.mkdir()
+    mounted = 'mount -t tmpfs -o size=64k none disk && "$@"; code=$?; find disk -type f; exit $code'
+    namespace = ["unshare", "--map-root-user", "--mount", "sh", "-c", mounted, "sh"]
+    program = [str(Path(sys.executable).with_name("tritonkit")), "build-repo", "spec.yaml", "-o", "disk/repository"]
+    done = subprocess.run([*namespace, *program], cwd=project, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr == "error: disk/repository/reader/1/data/weights.bin: No space left on device\n"
+    assert done.stdout == "", "nothing is left on the disk"
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,9 @@ to one that a signal had stopped before that was noticed; of each client, which 
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -19,16 +17,16 @@ from pathlib import Path
 import onnx_models
 import pytest
 from chaos import KINDS, SIGNALS, Ends, Load, Request, victim, wardens
+from gpu_machine import pretend
 from serving import ECHO, FREE_PORTS, deployment_of, left_of, python_model, wait_for
 
 from tritonkit import serve
 from tritonkit.errors import RequestFailed
-from tritonkit.serve import Deployment, Policy, condition, haproxy, health, mps
+from tritonkit.serve import Deployment, Policy, condition, haproxy, health
 from tritonkit.serve.procfs import is_running, start_ticks
 from tritonkit.serve.runtime import runtime_directory
 from tritonkit.serve.warden import mark, members
 
-FAKES = Path(__file__).parent / "fake_mps"
 CLIENTS = 6
 # Seconds that may pass until this test learns of an end.
 MARGIN = 0.1
@@ -49,12 +47,7 @@ PATIENT = Policy(start_timeout=60, stop_timeout=5, backoff=0.05, backoff_limit=0
 
 @pytest.fixture
 def two_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gpus = tmp_path / "gpus.json"
-    gpus.write_text(json.dumps([{"uuid": f"GPU-{digit * 8}-0000-0000-0000-000000000000"} for digit in "01"]))
-    monkeypatch.setenv("FAKE_NVML", str(gpus))
-    monkeypatch.setenv("PATH", f"{FAKES}:{os.environ['PATH']}")
-    monkeypatch.syspath_prepend(str(FAKES))
-    monkeypatch.setattr(mps, "WITNESS", (sys.executable, "-I", "-S", str(FAKES / "witness.py")))
+    pretend(monkeypatch, tmp_path)
 
 
 def planned(project: Path) -> serve.Plan:
@@ -102,6 +95,15 @@ def test_a_hundred_strikes(tmp_path: Path, two_gpus: None) -> None:
     print(f"CHAOS_SEED={seed}")
     chance = random.Random(seed)  # noqa: S311
     endure(tmp_path, [(chance.choice(KINDS), chance.choice(SIGNALS)) for _ in range(100)], chance)
+
+
+@pytest.mark.gpu
+@pytest.mark.timeout(600)
+def test_every_kind_of_process_is_struck_on_two_gpus(tmp_path: Path) -> None:
+    """The same with the real MPS daemons and tritonservers as their clients; needs two GPUs and HAProxy."""
+    chance = random.Random(6)  # noqa: S311
+    strikes = [(kind, number) for kind in KINDS for number in SIGNALS]
+    endure(tmp_path, strikes, chance)
 
 
 def endure(project: Path, strikes: list[tuple[str, signal.Signals]], chance: random.Random) -> None:

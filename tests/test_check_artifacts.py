@@ -80,6 +80,15 @@ def test_an_input_left_out(judge: Oracle, tmp_path: Path) -> None:
     assert foretold(found, verdict), verdict.said
 
 
+def test_dims_that_fit_but_for_the_batch_name_max_batch_size(tmp_path: Path) -> None:
+    artifact = identity(tmp_path / "model.onnx", DYNAMIC).read_bytes()
+    for dims, named in (("1, 8, 8", True), ("1, 8, 9", False)):
+        said = f'backend: "onnxruntime" input [{{ name: "input" data_type: TYPE_FP32 dims: [{dims}] }}]'
+        (finding,) = inspect({"m/config.pbtxt": said, "m/1/model.onnx": artifact}).errors
+        assert finding.code == "ART05"
+        assert ("max_batch_size is 0 or not stated" in finding.message) == named
+
+
 def test_an_artifact_that_is_none(judge: Oracle) -> None:
     files: dict[str, str | bytes] = {
         "m/config.pbtxt": 'backend: "onnxruntime" max_batch_size: 4',

@@ -56,7 +56,7 @@ def test_long_answers_are_abbreviated(measured_server: Deployment) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("ad",), 1, "did you mean 'add'?"),
+        (("ad",), 2, "did you mean 'add'?"),
         (("add",), 2, "input X: no value is given, and the model needs it (FP32[4])"),
         (("add", "-i", "Y=[1]"), 2, "input Y: the model has no such input; known: X"),
         (("add", "-i", "X=[1, 2]"), 2, "got FP32[2], and the model takes FP32[4]"),
@@ -64,7 +64,7 @@ def test_long_answers_are_abbreviated(measured_server: Deployment) -> None:
         (("image", "-i", "IMAGE=hello"), 1, "refused the request: not an image"),
         (("image", "-i", "IMAGE=@nothing.png"), 2, "no such file: nothing.png"),
         (("moody", "-i", "X=[-4]", "--timeout", "0.001"), 1, "no answer"),
-        (("add", "-i", "X=[1]", "--url", "nowhere:port"), 1, "is not the address of a server"),
+        (("add", "-i", "X=[1]", "--url", "nowhere:port"), 2, "is not the address of a server"),
     ],
 )
 def test_faults(measured_server: Deployment, arguments: tuple[str, ...], code: int, said: str) -> None:

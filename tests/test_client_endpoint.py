@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tritonkit.client.endpoint import Endpoint
-from tritonkit.errors import RequestFailed
+from tritonkit.errors import RequestFailed, UsageError
 from tritonkit.serve import Deployment
 
 
@@ -35,7 +35,7 @@ def test_addresses(given: str, address: str) -> None:
 
 @pytest.mark.parametrize("given", ["", "https://a:1", "a:port", "a:99999", "grpc://a:1", "a:1/v2", "http://"])
 def test_what_is_no_address_is_refused(given: str) -> None:
-    with pytest.raises(RequestFailed, match=r"is not the address of a server[\s\S]*host:port"):
+    with pytest.raises(UsageError, match=r"is not the address of a server[\s\S]*host:port"):
         Endpoint(given)
 
 

@@ -13,7 +13,7 @@ from tritonkit.client.endpoint import Addresses, Endpoint, Protocol
 from tritonkit.client.inference import Answer, Class, infer, plain
 from tritonkit.client.signature import Tensor, signature
 from tritonkit.client.tensors import collect
-from tritonkit.errors import RequestFailed
+from tritonkit.errors import RequestFailed, UsageError
 from tritonkit.serve import Deployment
 
 PROTOCOLS: list[Protocol] = ["http", "grpc"]
@@ -96,11 +96,11 @@ def test_signatures(measured_server: Deployment) -> None:
 
 def test_an_unknown_model_or_version(measured_server: Deployment) -> None:
     endpoint = Endpoint(measured_server.http)
-    with pytest.raises(RequestFailed, match=r"has no model 'ad'; did you mean 'add'\?"):
+    with pytest.raises(UsageError, match=r"has no model 'ad'; did you mean 'add'\?"):
         signature(endpoint, "ad")
-    with pytest.raises(RequestFailed, match=r"has no model 'zzz'; known: add, image, "):
+    with pytest.raises(UsageError, match=r"has no model 'zzz'; known: add, image, "):
         signature(endpoint, "zzz")
-    with pytest.raises(RequestFailed, match=r"model 'add' has no version 7\. It has: 1\."):
+    with pytest.raises(UsageError, match=r"model 'add' has no version 7\. It has: 1\."):
         signature(endpoint, "add", "7")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from pathlib import Path
 
 import ml_dtypes
@@ -11,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tritonkit.client import values
 from tritonkit.client.signature import Signature, Tensor
 from tritonkit.client.tensors import as_given, collect, parse_inputs, read
 from tritonkit.client.values import DTYPES, Misfit
@@ -157,6 +160,49 @@ def test_a_pattern_of_arrays_is_a_batch(tmp_path: Path) -> None:
     assert read(MATRIX, f"@{tmp_path}/*.npy", batched=True)[:, 0, 0].tolist() == [0, 1, 2]
     with pytest.raises(Misfit, match="names 3 files, and the model takes no batch"):
         read(MATRIX, f"@{tmp_path}/*.npy", batched=False)
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "/dev/full", "/dev/zero.npy"])
+def test_what_may_have_no_end_is_refused(tmp_path: Path, name: str) -> None:
+    path = Path(name)
+    if path.suffix:
+        path = tmp_path / "endless.npy"
+        path.symlink_to("/dev/zero")
+    for kind in ("FP32", "BYTES"):
+        with pytest.raises(Misfit, match=f"{path} is a device"):
+            read(Tensor("X", kind, (2,)), f"@{path}", batched=False)
+
+
+def test_a_pipe_is_read_to_its_end_and_no_further_than_a_request_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    tensor = Tensor("X", "UINT8", (2,))
+    writer = threading.Thread(target=pipe.write_bytes, args=(b"ab",))
+    writer.start()
+    assert read(tensor, f"@{pipe}", batched=False).tolist() == [97, 98]
+    writer.join()
+    monkeypatch.setattr(values, "MAX_BYTES", 1)
+    (tmp_path / "large.bin").write_bytes(b"ab")
+    with pytest.raises(Misfit, match=r"large\.bin has more than 1 bytes"):
+        read(tensor, f"@{tmp_path / 'large.bin'}", batched=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("x.json", b"[1, 2, 3]", r"got FP32\[3\], and the model takes FP32\[2\]"),
+        ("x.json", b"[1, [2]]", "the lists are of different lengths"),
+        ("x.json", b"nonsense", "is neither JSON nor"),
+        ("x.npz", b"PK\x03\x04 no archive", "is not a file that numpy.save writes"),
+        ("x.bin", b"abc", "holds 3 bytes"),
+    ],
+)
+def test_a_fault_of_a_file_names_it(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(Misfit, match=rf"^{tmp_path / name}:? .*{words}|^{tmp_path / name}: {words}"):
+        read(Tensor("X", "FP32", (2,)), f"@{tmp_path / name}", batched=False)
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:

@@ -324,3 +324,20 @@ def test_a_disk_that_is_full(tmp_path: Path, cache: Path) -> None:
     assert "File too large" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(cache.glob("artifacts/*"))
+
+
+def test_a_cache_on_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real disk of 16 kB, in a mount namespace of its own; the artifact takes more."""
+    Project(tmp_path, torch_spec().replace('cnn"', 'cnn", arguments: {width: 400}'))
+    (tmp_path / "disk").mkdir()
+    monkeypatch.setenv("TRITONKIT_CACHE", str(tmp_path / "disk"))
+    mounted = 'mount -t tmpfs -o size=16k none disk && "$@"; code=$?; find disk -name "*.onnx*"; exit $code'
+    namespace = ["unshare", "--map-root-user", "--mount", "sh", "-c", mounted, "sh"]
+    argv = [*namespace, sys.executable, "-m", "tritonkit", "build-repo", "spec.yaml"]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode in (1, 4), done.stderr
+    assert "No space left on device" in done.stderr
+    assert str(tmp_path / "disk") in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == "", "nothing is left in the cache"
+    assert not (tmp_path / "model_repository").exists()

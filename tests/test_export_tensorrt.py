@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import plan_file
 import pytest
 from exporting import Project, spec
 from onnx import TensorProto, helper
@@ -61,7 +62,11 @@ def test_plans_for_two_gpus_at_once(tmp_path: Path, cache: Path) -> None:
     assert result.exit_code == 0, result.output
     version = tmp_path / "model_repository/plan/1"
     for capability, name in (("8.9", "model_sm89.plan"), ("12.0", "model_sm120.plan")):
-        assert (version / name).stat().st_size > 10_000
+        # Read back from the file, which has to say what the record says.
+        plan = (version / name).read_bytes()
+        assert plan_file.stated_size(plan) == len(plan)
+        assert plan_file.binding(plan, "pixels", 4) == plan_file.binding(plan, "features", 4) == (-1, 3, 8, 8)
+        assert plan_file.profiles(plan, 4) == [((1, 3, 8, 8), (4, 3, 8, 8), (8, 3, 8, 8))]
         record = provenance.read(version / name)
         assert record is not None
         assert record.compute_capability == capability
@@ -100,6 +105,14 @@ def test_profiles_are_stated_or_derived(tmp_path: Path, cache: Path) -> None:
     record = provenance.read(Path(row["path"]))
     assert record is not None
     assert record.profiles[0]["pixels"]["max"] == [8, 3, 16, 8]
+    plan = Path(row["path"]).read_bytes()
+    assert plan_file.binding(plan, "pixels", 4) == (-1, 3, -1, 8)
+    assert plan_file.profiles(plan, 4) == [((1, 3, 4, 8), (4, 3, 8, 8), (8, 3, 16, 8))]
+    second = PROFILE[1:].replace("16, 8", "64, 8")
+    project.write(plan_spec(profiles=f"{PROFILE[:-1]}, {second}"))
+    (row,) = project.export()
+    largest = [shapes[2] for shapes in plan_file.profiles(Path(row["path"]).read_bytes(), 4)]
+    assert largest == [(8, 3, 16, 8), (8, 3, 64, 8)]
 
 
 BAD = {

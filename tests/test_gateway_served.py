@@ -17,6 +17,7 @@ from serving import wait_for
 from tritonclient.utils import InferenceServerException
 
 from tritonkit.serve.gateway import Backend
+from tritonkit.serve.haproxy import reload
 
 PROTOCOLS = ("http", "grpc")
 
@@ -261,6 +262,11 @@ def test_tokens(clients: Clients, tmp_path: Path, backends: list[Backend]) -> No
         assert ask(running.spec.addresses["metrics"], "/metrics")[0] == 401
         assert ask(running.spec.addresses["metrics"], "/metrics", **known)[0] == 200
         assert "first-token" not in running.log()
+        tokens.write_text("third-token-of-ours\n")
+        reload(running.spec, running.process.pid)
+        third = {"authorization": "Bearer third-token-of-ours"}
+        for headers, expected in ((known, 401), (third, 200)):
+            assert ask(running.http, "/v2/models/one", **headers)[0] == expected
 
 
 def test_tls(clients: Clients, tmp_path: Path, backends: list[Backend]) -> None:

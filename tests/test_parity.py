@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,38 @@ def test_precision_is_part_of_the_proof(tmp_path: Path) -> None:
         export(tmp_path, recipe(precision="FP16", tolerances=Tolerances(absolute=0.0, relative=1e-6)))
 
 
+# Added to weights of which FP16 then keeps few binary digits, or none.
+FEW_DIGITS = 70.0
+NO_DIGITS = 3000.0
+
+
+def test_what_a_precision_costs_the_model_itself_is_tolerated(tmp_path: Path) -> None:
+    """The module loses digits in FP16 whoever computes it, so its export may lose as many, and is no wrong one."""
+    asked = recipe("wrong", arguments={"how": "nothing", "offset": FEW_DIGITS}, precision="FP16")
+    made = export(tmp_path, asked)
+    usual = tolerances("FP16")
+    assert made.parity.worst.relative > (usual.relative or 0)
+    assert made.parity.rounding
+    assert (usual.relative or 0) < (made.parity.tolerances.relative or 0) <= 10 * (usual.relative or 0)
+    assert "its precision alone" in made.parity.table()
+    with pytest.raises(ExportFailed, match="does not compute what its source computes"):
+        export(tmp_path, replace(asked, tolerances=Tolerances(relative=usual.relative)))
+
+
+@pytest.mark.parametrize("offset", [0.0, FEW_DIGITS])
+@pytest.mark.parametrize("how", ["dropped activation", "transposed weight", "baked-in batch"])
+def test_a_wrong_export_is_caught_in_fp16_too(tmp_path: Path, how: str, offset: float) -> None:
+    with pytest.raises(ExportFailed, match="does not compute what its source computes") as caught:
+        export(tmp_path, recipe("wrong", arguments={"how": how, "offset": offset}, precision="FP16"))
+    assert "loses too much" not in (caught.value.hint or "")
+
+
+def test_a_model_that_a_precision_does_not_suit_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportFailed, match="its precision alone") as caught:
+        export(tmp_path, recipe("wrong", arguments={"how": "nothing", "offset": NO_DIGITS}, precision="FP16"))
+    assert "loses too much in that precision itself" in (caught.value.hint or "")
+
+
 def test_bfloat16_is_proved_without_a_gpu(tmp_path: Path) -> None:
     made = export(tmp_path, recipe(precision="BF16"))
     assert made.precision == "BF16"
@@ -195,6 +228,15 @@ def test_weights_outside_of_the_file(tmp_path: Path) -> None:
     made = export(tmp_path, recipe(external_data=True))
     assert made.parity.passed
     assert (tmp_path / "model.onnx.data").stat().st_size > 0
+
+
+def test_the_table_counts_weights_outside_of_the_file(tmp_path: Path, cache: Path) -> None:
+    project = Project(tmp_path, torch_spec(export="{external_data: true}"))
+    (row,) = project.export()
+    path = Path(row["path"])
+    weights = path.with_name("model.onnx.data").stat().st_size
+    assert weights > 0
+    assert row["bytes"] == path.stat().st_size + weights
 
 
 @pytest.mark.parametrize(

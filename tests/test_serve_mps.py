@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from gpu_machine import FAKE, pretend
+from gpu_machine import FAKE, UUIDS, pretend
 from serving import wait_for
 
 from tritonkit.errors import CommandFailed
-from tritonkit.serve import mps, procfs, warden, witness
+from tritonkit.serve import mps, warden, witness
 from tritonkit.serve.mps import Daemon
 from tritonkit.serve.processes import ProcessSpec, ServerCheck, Share, environment
 
@@ -55,7 +56,7 @@ def client(pipe: Path, mark: str) -> subprocess.Popen[bytes]:
 def server(
     pipe: Path, mark: str, percentage: float | None, memory: int | None = None, env: Mapping[str, str] | None = None
 ) -> ProcessSpec:
-    share = Share(0, "GPU-a", pipe, percentage, memory, 132)
+    share = Share(0, UUIDS[0], pipe, percentage, memory, 132)
     return ProcessSpec(
         name="s",
         argv=(),
@@ -134,13 +135,13 @@ def test_no_daemon(pipe: Path) -> None:
     assert "cannot be verified: " in str(mps.attachment(spec, os.getpid()))
 
 
-def test_attachment(daemon: Daemon, pipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attachment(daemon: Daemon, pipe: Path) -> None:
     mark = f"{os.getpid():08x}.s."
     thirty = {mps.PERCENTAGE_VARIABLE: "30", mps.MEMORY_VARIABLE: "0=8192M"}
     with client(pipe, mark) as process, client(pipe.parent, mark) as stub:
         try:
             wait_for(daemon.client_pids)
-            # The second one is in no list, and has nothing to do with CUDA.
+            # The second one is in no list, and computes on no GPU.
             assert mps.attachment(server(pipe, mark, 30, 8 * GIB, env=thirty), process.pid) is None
             assert mps.attachment(server(pipe, mark, None), process.pid) is None
             said = mps.attachment(server(pipe, mark, 60, env=thirty), process.pid)
@@ -149,11 +150,10 @@ def test_attachment(daemon: Daemon, pipe: Path, monkeypatch: pytest.MonkeyPatch)
             said = mps.attachment(server(pipe, mark, 30, 4 * GIB, env=thirty), process.pid)
             assert said is not None
             assert "may take 8,196,718,592 bytes of the GPU's memory, where its limit is 4,294,967,296" in said
-            with monkeypatch.context() as patch:
-                patch.setattr(
-                    procfs, "open_files", lambda pid, _: frozenset({"/dev/nvidia-uvm"} if pid == stub.pid else ())
-                )
-                said = mps.attachment(server(pipe, mark, 30, env=thirty), process.pid, patience=0)
+            # Now the driver sees it compute, and another's process that is none of ours.
+            computing = [[stub.pid, 1], [process.pid, 1], [os.getpid(), 1]]
+            Path(os.environ["FAKE_NVML"]).write_text(json.dumps([{"uuid": UUIDS[0], "processes": computing}]))
+            said = mps.attachment(server(pipe, mark, 30, env=thirty), process.pid, patience=0)
             assert said is not None
             assert f"runs without MPS and without limits: the daemon in {pipe} has no client {stub.pid} (" in said
             said = mps.attachment(server(pipe, mark, 30, env=thirty), stub.pid, patience=0)
@@ -164,14 +164,7 @@ def test_attachment(daemon: Daemon, pipe: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_witness_without_a_driver() -> None:
-    if procfs.open_files(os.getpid(), "/dev/nvidia") or Path("/dev/nvidiactl").exists():
+    if Path("/dev/nvidiactl").exists():
         pytest.skip("a driver runs here")
     told = subprocess.run([sys.executable, "-I", "-S", witness.__file__], capture_output=True, text=True, check=True)
     assert told.stdout.startswith('{"error": "libcuda.so.1: cannot open shared object file')
-
-
-def test_what_a_process_has_open(tmp_path: Path) -> None:
-    with (tmp_path / "file").open("w"):
-        assert procfs.open_files(os.getpid(), str(tmp_path)) == {str(tmp_path / "file")}
-    assert procfs.open_files(os.getpid(), str(tmp_path)) == frozenset()
-    assert procfs.open_files(2**22 + 1, "/") == frozenset()

@@ -11,7 +11,7 @@ import pytest
 from serving import FREE_PORTS, echo_repository, python_model, tritonkit
 
 from tritonkit import serve
-from tritonkit.errors import LaunchFailed, TritonkitError
+from tritonkit.errors import LaunchFailed, TritonkitError, UsageError
 from tritonkit.serve import ports
 from tritonkit.tools.tritonserver import TritonServer
 
@@ -61,10 +61,20 @@ def test_the_plan_of_one_server() -> None:
         "HOME": "/h",
         "PATH": "/env/bin:/usr/bin",
         "LD_LIBRARY_PATH": "/lib/python",
+        "MALLOC_MMAP_THRESHOLD_": "33554432",
+        "MALLOC_TRIM_THRESHOLD_": "268435456",
+        "MALLOC_TOP_PAD_": "16777216",
         "TRITONKIT_DEPLOYMENT": "0123abcd.server.",
     }
     assert process.models == ("a", "b")
     assert plan.addresses == {"http": "127.0.0.1:8000", "grpc": "127.0.0.1:8001", "metrics": "127.0.0.1:8002"}
+
+
+def test_the_users_own_allocator_settings_win() -> None:
+    own = {**HOST.environment, "MALLOC_TOP_PAD_": "1"}
+    (process,) = serve.plan(REQUEST, replace(HOST, environment=own)).processes
+    assert process.env["MALLOC_TOP_PAD_"] == "1"
+    assert process.env["MALLOC_TRIM_THRESHOLD_"] == "268435456"
 
 
 def test_a_native_server_keeps_its_environment() -> None:
@@ -169,7 +179,7 @@ def test_repositories_that_cannot_be_served(tmp_path: Path) -> None:
         ("empty", "holds no model"),
     ):
         request = serve.Request(repository=tmp_path / name, project=tmp_path, ports=FREE_PORTS)
-        with pytest.raises(TritonkitError, match=words) as caught:
+        with pytest.raises(UsageError, match=words) as caught:
             serve.survey(request)
         assert caught.value.exit_code == 2
     answer = tritonkit(tmp_path, "up")

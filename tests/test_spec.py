@@ -104,6 +104,46 @@ def test_merge_keys_and_variables(tmp_path: Path) -> None:
     assert read.origins["use", "z"].line == 2
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("${N}", 8),
+        ("${N:-4}", 8),
+        ("${MISSING:-4}", 4),
+        ('"${N}"', "8"),
+        ("'${N}'", "8"),
+        ("${N}0", 80),
+        ("${HALF}", 0.5),
+        ("${YES}", True),
+        ("${WORD}", "on"),
+        ("${EMPTY}", ""),
+        ("${NULL}", "null"),
+        ("${LIST}", "[1, 2]"),
+        ("v${N}", "v8"),
+        ("$$8", "$8"),
+    ],
+)
+def test_a_plain_variable_may_be_a_number(tmp_path: Path, text: str, value: object) -> None:
+    words = {"N": "8", "HALF": "0.5", "YES": "true", "WORD": "on", "EMPTY": "", "NULL": "null", "LIST": "[1, 2]"}
+    (tmp_path / "spec.yaml").write_text(f"x: {text}\n")
+    found = document.read(tmp_path / "spec.yaml", words).value["x"]
+    assert (found, type(found)) == (value, type(value))
+    assert overlay.assignment(f"x={text}", words).value["x"] == value
+
+
+@pytest.mark.parametrize("how", ["overlay", "--set"])
+def test_a_slip_in_the_name_of_a_model_to_change(tmp_path: Path, how: str) -> None:
+    (tmp_path / "spec.yaml").write_text("version: 1\nmodels: {digits: {source: m.onnx}, reader: {source: src}}\n")
+    (tmp_path / "over.yaml").write_text("models: {digit: {max_batch_size: 4}, fresh: {source: new.onnx}}\n")
+    files = [tmp_path / "spec.yaml", *([tmp_path / "over.yaml"] if how == "overlay" else [])]
+    loaded = load(files, ["models.digit.max_batch_size=4"] if how == "--set" else [], {})
+    (fault,) = loaded.faults.found
+    assert fault.path == "models.digit"
+    assert fault.file.endswith("over.yaml" if how == "overlay" else "--set models.digit.max_batch_size=4")
+    assert "no such model to change" in fault.message
+    assert "did you mean 'digits'?" in fault.message
+
+
 def test_all_faults_of_the_frame_are_reported_together(tmp_path: Path) -> None:
     text = (
         "version: 2\n"

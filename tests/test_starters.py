@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from tritonkit import starters
 from tritonkit.cli.app import app
-from tritonkit.errors import RepositoryConflict, TritonkitError
+from tritonkit.errors import RepositoryConflict, UsageError
 
 ALL = {starter.name: starter for starter in starters.available()}
 DIGITS = {
@@ -85,7 +85,7 @@ def test_list(arguments: tuple[str, ...], project: Path) -> None:
 
 def test_unknown_starter_is_told_the_nearest(project: Path) -> None:
     result = tritonkit("init", "Digts")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert result.stdout == ""
     assert "there is no starter 'Digts'" in result.stderr
     assert "; did you mean 'digits'?" in result.stderr
@@ -94,7 +94,7 @@ def test_unknown_starter_is_told_the_nearest(project: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../starters/digits", "/etc", "digits/src"])
 def test_paths_are_no_starters(name: str) -> None:
-    with pytest.raises(TritonkitError, match="there is no starter"):
+    with pytest.raises(UsageError, match="there is no starter"):
         starters.find(name)
 
 

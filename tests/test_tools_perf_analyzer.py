@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
@@ -89,6 +90,27 @@ def test_one_on_path_that_runs_is_taken(
     found = find()
     assert (found.binary, found.env) == (binary, {})
     assert found.version
+
+
+def test_the_program_is_taken_and_not_the_wrapper_that_loses_its_exit_code(
+    empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, perf_analyzer: PerfAnalyzer
+) -> None:
+    """As the wheel of 2.60.0 installs it."""
+    packages = tmp_path / "lib" / "python3.12" / "site-packages"
+    variables = " ".join(f"{name}={value}" for name, value in perf_analyzer.env.items())
+    program = script(
+        packages / "perf_analyzer" / "bin" / "perf_analyzer", f'exec env {variables} {perf_analyzer.binary} "$@"'
+    )
+    (packages / "perf_analyzer-2.60.0.dist-info").mkdir()
+    wrapper = script(
+        tmp_path / "bin" / "perf_analyzer", f'# from perf_analyzer.cli import main\n{program} "$@"; exit 0'
+    )
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    found = find()
+    assert (found.binary, found.version) == (program, "2.60.0")
+    unreachable = ["-m", "none", "-u", "127.0.0.1:1"]
+    assert subprocess.run([wrapper, *unreachable], capture_output=True, check=False).returncode == 0
+    assert subprocess.run([found.binary, *unreachable], capture_output=True, check=False).returncode == 99
 
 
 def test_the_wheels_version_counts(perf_analyzer: PerfAnalyzer) -> None:

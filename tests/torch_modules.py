@@ -25,11 +25,12 @@ class TwoByTwo(nn.Module):
 
 
 class Wrong(Cnn):
-    """Exported, it computes something else than it computes itself."""
+    """Exported, it computes something else than it computes itself. An offset of weights costs it their last digits."""
 
-    def __init__(self, how: str) -> None:
+    def __init__(self, how: str, offset: float) -> None:
         super().__init__()
         self.how = how
+        self.linear.weight.data += offset
         self.square = nn.Linear(4, 4)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -44,7 +45,8 @@ class Wrong(Cnn):
         features = nn.functional.linear(features, weight)
         if exporting and self.how == "baked-in batch":
             features = features[:1].expand(image.shape[0], -1)
-        return self.linear(features)
+        # They sum to zero, so that the offset falls out.
+        return self.linear(features - features.mean(1, keepdim=True))
 
 
 def cnn(width: int = 4) -> nn.Module:
@@ -55,8 +57,8 @@ def two_by_two() -> nn.Module:
     return TwoByTwo()
 
 
-def wrong(how: str) -> nn.Module:
-    return Wrong(how)
+def wrong(how: str, offset: float = 0.0) -> nn.Module:
+    return Wrong(how, offset)
 
 
 def transformer() -> nn.Module:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tritonkit.errors import CommandFailed, TritonkitError
-from tritonkit.tools import haproxy, nvidia_smi, packages, perf_analyzer, tritonserver
+from tritonkit.tools import docker, haproxy, nvidia_smi, packages, perf_analyzer, tritonserver
 from tritonkit.tools.commands import run
 from tritonkit.tools.tritonserver import TritonServer
 
@@ -52,8 +52,8 @@ def examine() -> list[Finding]:
         _haproxy(),
         _gpus(),
         _nvml(),
-        _program("nvidia-cuda-mps-control", (), "thread percentages", "comes with the NVIDIA driver"),
-        _program("docker", ("--version",), "serving in containers", "https://docs.docker.com/engine/install"),
+        _program("nvidia-cuda-mps-control", "thread percentages", "comes with the NVIDIA driver"),
+        _docker(),
         _package("torch", "exports from PyTorch", "export"),
         _package("onnx", "exports from PyTorch", "export"),
         _package("tensorrt", "TensorRT plans", "tensorrt"),
@@ -201,17 +201,17 @@ def _nvml() -> Finding:
     return Finding("nvidia-ml-py", serves, version or "", "" if version else "not installed", remedy)
 
 
-def _program(name: str, version: tuple[str, ...], serves: str, remedy: str) -> Finding:
+def _program(name: str, serves: str, remedy: str) -> Finding:
     path = shutil.which(name)
-    if path is None:
-        return Finding(name, serves, problem="not found", remedy=remedy)
-    if not version:
-        return Finding(name, serves, path)
+    return Finding(name, serves, path) if path else Finding(name, serves, problem="not found", remedy=remedy)
+
+
+def _docker() -> Finding:
+    serves = "serving in containers"
     try:
-        words = run([path, *version], timeout=30).splitlines()
+        return Finding("docker", serves, f"engine {docker.check()}, with Compose")
     except TritonkitError as error:
-        return Finding(name, serves, problem=f"{path} does not run: {error.args[0]}", remedy=remedy)
-    return Finding(name, serves, f"{words[0] if words else 'of unknown version'}, {path}")
+        return Finding("docker", serves, problem=str(error.args[0]), remedy=error.hint or "")
 
 
 def _package(name: str, serves: str, group: str) -> Finding:

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from tritonkit.errors import RepositoryConflict, TritonkitError, nearest
+from tritonkit.errors import RepositoryConflict, UsageError, nearest
 from tritonkit.resources import templates_directory
 
 # Python and tritonkit leave these beside files that are used in place; an installer compiles starters too.
@@ -62,12 +62,12 @@ def find(name: str) -> Starter:
     """The starter of this name.
 
     Raises:
-        TritonkitError: there is none; the message names the nearest one, or all of them.
+        UsageError: there is none; the message names the nearest one, or all of them.
     """
     starters = {starter.name: starter for starter in available()}
     if name in starters:
         return starters[name]
-    raise TritonkitError(
+    raise UsageError(
         f"there is no starter '{name}'{nearest(name.lower(), starters)}", hint="All of them: tritonkit init --list"
     )
 

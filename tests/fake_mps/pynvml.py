@@ -20,6 +20,9 @@ H200 = {
     "capability": [9, 0],
     "mig": 0,
     "processes": [],
+    "busy": 0,
+    "milliwatts": 75_000,
+    "milliwatts_limit": 700_000,
 }
 _state: dict[str, Any] = {}
 
@@ -52,6 +55,13 @@ def nvmlDeviceGetHandleByIndex(index: int) -> dict[str, Any]:  # noqa: N802
     return handle
 
 
+def nvmlDeviceGetHandleByUUID(uuid: str) -> dict[str, Any]:  # noqa: N802
+    for handle in _state["gpus"]:
+        if handle["uuid"] == uuid:
+            return dict(handle)
+    raise NVMLError("Not Found")
+
+
 def nvmlDeviceGetUUID(device: dict[str, Any]) -> str:  # noqa: N802
     return str(device["uuid"])
 
@@ -80,3 +90,17 @@ def nvmlDeviceGetMigMode(device: dict[str, Any]) -> list[int]:  # noqa: N802
 
 def nvmlDeviceGetComputeRunningProcesses(device: dict[str, Any]) -> list[SimpleNamespace]:  # noqa: N802
     return [SimpleNamespace(pid=pid, usedGpuMemory=memory) for pid, memory in device["processes"]]
+
+
+def nvmlDeviceGetUtilizationRates(device: dict[str, Any]) -> SimpleNamespace:  # noqa: N802
+    return SimpleNamespace(gpu=device["busy"], memory=0)
+
+
+def nvmlDeviceGetPowerUsage(device: dict[str, Any]) -> int:  # noqa: N802
+    if device["milliwatts"] is None:
+        raise NVMLError("Not Supported")
+    return int(device["milliwatts"])
+
+
+def nvmlDeviceGetEnforcedPowerLimit(device: dict[str, Any]) -> int:  # noqa: N802
+    return int(device["milliwatts_limit"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tritonkit.artifacts.signature import Signature, Tensor, UnreadableArtifact
 
 if TYPE_CHECKING:
-    from tritonkit.artifacts.parity import Parity
+    from tritonkit.artifacts.parity import Parity, Row
 
 SUFFIX = ".provenance.json"
 """Added to an artifact's name to make the name of its record."""
@@ -61,11 +61,18 @@ def of_parity(parity: Parity | None, reason: str = "") -> Mapping[str, Any]:
     """The part of a record that a proof, or the lack of one, leaves."""
     if parity is None:
         return {"proved": False, "reason": reason}
-    rows = [
-        {name: getattr(row, name) for name in ("question", "output", "absolute", "relative", "cosine")}
-        for row in parity.rows
-    ]
-    return {"proved": True, "against": parity.against, "tolerances": asdict(parity.tolerances), "rows": rows}
+    found = {
+        "proved": True,
+        "against": parity.against,
+        "tolerances": asdict(parity.tolerances),
+        "rows": _rows(parity.rows),
+    }
+    return {**found, "rounding": _rows(parity.rounding)} if parity.rounding else found
+
+
+def _rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    names = ("question", "output", "absolute", "relative", "cosine")
+    return [{name: getattr(row, name) for name in names} for row in rows]
 
 
 def beside(artifact: Path) -> Path:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tritonkit.artifacts import onnx_runner, torch_module
-from tritonkit.artifacts.parity import Answering, Parity, compare, tolerances
+from tritonkit.artifacts.parity import Answering, Parity, allow_rounding, compare, tolerances
 from tritonkit.artifacts.recipes import TorchRecipe
 from tritonkit.artifacts.signature import Tensor
 from tritonkit.artifacts.torch_module import Named, Subject
@@ -82,11 +82,27 @@ def export(recipe: TorchRecipe, weights: Path | None, folder: Path, report: Call
 def prove(recipe: TorchRecipe, made: Conversion) -> Parity:
     """How what was made compares with its source, whatever comes of it.
 
+    Where it is beyond the tolerances of a lower precision, what that precision costs the source itself is measured too.
+
     Raises:
         ExportFailed: the source itself gives no usable answer.
     """
-    limits = tolerances(made.subject.precision, recipe.tolerances)
-    return compare(made.subject.answer, made.answering, made.subject.asked, limits, made.against)
+    subject = made.subject
+    limits = tolerances(subject.precision, recipe.tolerances)
+    parity = compare(subject.answer, made.answering, subject.asked, limits, made.against)
+    if parity.passed or not subject.rounds:
+        return parity
+    return allow_rounding(parity, rounding(made), subject.precision, recipe.tolerances)
+
+
+def rounding(made: Conversion) -> Parity:
+    """How the source compares with itself when it computes in the artifact's precision.
+
+    Raises:
+        ExportFailed: the source gives no usable answer.
+    """
+    subject, against = made.subject, f"torch {torch.__version__} in {made.subject.precision}"
+    return compare(subject.answer, subject.answer_rounded, subject.asked, tolerances(subject.precision), against)
 
 
 def departure(

@@ -175,6 +175,15 @@ class Subject:
         """What the source computes."""
         return run(self.reference, self.inputs, self.outputs, tensors)
 
+    @property
+    def rounds(self) -> bool:
+        """Whether the conversion is to another precision than the module's own."""
+        return self.converted.module is not self.reference.module
+
+    def answer_rounded(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
+        """What the source computes in the wanted precision."""
+        return run(self.converted, self.inputs, self.outputs, tensors)
+
 
 def subject(recipe: TorchRecipe, module: torch.nn.Module) -> Subject:
     """Name a module's inputs and outputs, and choose its questions.

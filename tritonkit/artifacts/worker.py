@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -77,9 +78,13 @@ def main() -> None:
             tell(error=str(error.args[0]), hint=error.hint, kind=type(error).__name__)
             sys.exit(error.exit_code)
         except OSError as error:
-            traceback.print_exc()
-            where = f"{error.filename}: " if error.filename else ""
-            tell(error=f"{where}{error.strerror or error}", hint=None, kind="ExportFailed")
+            # A write to a full disk does not say where it was.
+            where = error.filename or (job.folder if error.errno == errno.ENOSPC else "")
+            words = f"{where}: {error.strerror or error}" if where else f"{error.strerror or error}"
+            tell(error=words, hint=None, kind="ExportFailed")
+            with suppress(OSError):
+                # The log may lie on that disk too.
+                traceback.print_exc()
             sys.exit(1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from tritonkit.backends.batching import configuration
 from tritonkit.backends.batching.batcher import Batcher
 
 
-class BatchedModel:
+class BatchedModel(ABC):
     """A base for ``TritonPythonModel``: say what to do with one whole batch, in ``compute``.
 
     Requests of equal shapes become one batch; each gets its own rows of the answer. Where a batch fails, its
@@ -19,7 +20,8 @@ class BatchedModel:
     calls this one's. ::
 
         class TritonPythonModel(BatchedModel):
-            def compute(self, inputs):
+            @abstractmethod
+    def compute(self, inputs):
                 return {"PIXELS": decode(inputs["IMAGE"])}
     """
 
@@ -33,9 +35,9 @@ class BatchedModel:
         """Answer every request, in order."""
         return self._batcher.execute(requests)
 
+    @abstractmethod
     def compute(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         """All outputs by name for a batch: arrays whose first dimension is that of the inputs (with batching)."""
-        raise NotImplementedError("a BatchedModel needs a method compute(self, inputs)")
 
     def allocate(self, size: int) -> Any:
         """Memory for a batch, as an array of bytes."""

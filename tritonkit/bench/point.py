@@ -8,7 +8,6 @@ from datetime import datetime, timezone
 from itertools import pairwise
 from pathlib import Path
 
-from tritonkit.bench import activity
 from tritonkit.bench.command import WINDOWS, Measurement, argv, shell_line
 from tritonkit.bench.levels import Concurrency, Intervals, Level
 from tritonkit.bench.preparation import Subject
@@ -16,6 +15,7 @@ from tritonkit.bench.process import Ended, Job, run
 from tritonkit.bench.records import PARTS, Repeat, Usage
 from tritonkit.bench.row import Row, Window, delayed, parse, requests, sent, unsettled, windows, words
 from tritonkit.bench.usage import Sampler
+from tritonkit.client import activity
 from tritonkit.client.endpoint import Addresses, Endpoint
 from tritonkit.errors import BenchmarkFailed, RequestFailed
 from tritonkit.tools.perf_analyzer import PerfAnalyzer

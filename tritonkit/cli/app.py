@@ -12,6 +12,8 @@ from tritonkit.cli import (
     bench,
     build,
     check,
+    compare,
+    convert,
     doctor,
     export,
     import_repository,
@@ -20,9 +22,12 @@ from tritonkit.cli import (
     mps,
     profile,
     provision,
+    render,
+    report,
     running,
     schema,
     serve,
+    top,
 )
 from tritonkit.cli.console import ErrorGroup
 
@@ -63,9 +68,14 @@ schema.register(app)
 doctor.register(app)
 infer.register(app)
 bench.register(app)
+report.register(app)
+compare.register(app)
+convert.register(app)
 serve.register(app)
 running.register(app)
 mps.register(app)
 profile.register(app)
 provision.register(app)
 autoscale.register(app)
+top.register(app)
+render.register(app)

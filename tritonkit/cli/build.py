@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _SHOWN_ROWS = 30
 
+_SERVED = "not tritonkit's, served"
 _DONE = {"create": "created", "update": "updated", "remove": "removed", "edited": "replaced"}
 
 SpecFiles = Annotated[
@@ -38,7 +39,7 @@ def build_repo(
         Path | None, typer.Option("--output", "-o", help="Build into this folder, not into the spec's own.")
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Only tell whether the build is current; exit 1 if not.")
+        bool, typer.Option("--check", help="Only tell whether the build is current and alone; exit 1 if not.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change; write nothing.")] = False,
     no_check: Annotated[
@@ -58,7 +59,7 @@ def build_repo(
 
     from tritonkit.cli.export import make
     from tritonkit.errors import ArtifactsMissing
-    from tritonkit.repository import build
+    from tritonkit.repository import build, strangers
 
     acting = not (check or dry_run or diff)
     inputs = (files, assignments or [], os.environ, target)
@@ -77,9 +78,16 @@ def build_repo(
         _print_diff(changes)
     kinds = ("create", "update", "remove", "foreign", "edited")
     changed = {_DONE.get(kind, kind) if acting else kind: getattr(changes, kind) for kind in kinds}
+    served: tuple[str, ...] = ()
+    if not acting:
+        found = strangers.find(changes.repository, [*changes.planned, *changes.recorded.paths])
+        served = found.served
+        changed |= {_SERVED: found.served, "not tritonkit's": found.other}
     counts = {**{kind: len(paths) for kind, paths in changed.items()}, "unchanged": len(changes.unchanged)}
     _print_result(changes.repository, counts, changed, as_json=as_json)
-    if check and changes.any:
+    if served:
+        messages().print(f"{_SERVED}: Triton would serve this with the rest; add it to the spec, or move it away")
+    if check and (changes.any or served):
         raise typer.Exit(1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -60,12 +61,18 @@ class ErrorGroup(TyperGroup):
                 traceback.print_exc()
             else:
                 # A write to a full disk does not say which file it was.
-                print_error(TritonkitError(f"{error.filename or 'the system refused'}: {error.strerror or error}"))
+                print_error(TritonkitError(f"{_at_fault(error)}: {error.strerror or error}"))
             raise typer.Exit(1) from error
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
         except Terminated:
             raise typer.Exit(TERMINATED) from None
+
+
+def _at_fault(error: OSError) -> str:
+    # Of a copy that fails for want of space Python names both ends; the disk that is full is the target's.
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename2 is not None
+    return str((error.filename2 if full else error.filename) or "the system refused")
 
 
 def output() -> Console:

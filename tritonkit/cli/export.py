@@ -95,7 +95,7 @@ def _rows(name: str, origins: Origins, made: Made | Path | None, *, dry_run: boo
             seconds = None if dry_run else step.seconds
             rows.append(
                 {
-                    **_row(name, filename, source, size=(step.entry.folder / filename).stat().st_size),
+                    **_row(name, filename, source, size=_size(step.entry.folder / filename)),
                     "time": "cached" if seconds is None else f"{seconds:.1f} s",
                     "exactness": _exactness(record.parity, record.precision),
                     "path": str(step.entry.folder / filename),
@@ -103,6 +103,12 @@ def _rows(name: str, origins: Origins, made: Made | Path | None, *, dry_run: boo
                 }
             )
     return rows
+
+
+def _size(artifact: Path) -> int:
+    """Its bytes, with those of the weights that lie beside it."""
+    beside = artifact.with_name(f"{artifact.name}.data")
+    return artifact.stat().st_size + (beside.stat().st_size if beside.is_file() else 0)
 
 
 def _row(model: str, made: str, source: str, *, size: int | None = None) -> dict[str, Any]:

@@ -128,7 +128,13 @@ def down() -> None:
     """Stop what runs in this folder, and wait for its end."""
     from tritonkit import serve
     from tritonkit.cli.deployment import spinner
+    from tritonkit.serve import docker
 
+    if docker.is_up(Path.cwd()):
+        with spinner("stopping"):
+            docker.down(Path.cwd())
+        typer.echo("stopped the containers")
+        return
     with spinner("stopping"):
         stopped = serve.down(Path.cwd())
     if stopped.deployment is not None:

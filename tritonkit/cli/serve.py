@@ -32,6 +32,13 @@ def up(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be started, and end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: print JSON.")] = False,
+    engine: Annotated[
+        Literal["native", "docker"],
+        typer.Option(help="Processes of this machine, or containers of Triton's image through Docker Compose."),
+    ] = "native",
+    image: Annotated[
+        str | None, typer.Option(metavar="IMAGE", help="With --engine docker: Triton's image, if not the default one.")
+    ] = None,
     gpus: Annotated[
         str | None,
         typer.Option(
@@ -84,9 +91,15 @@ def up(
 
     if as_json and not dry_run:
         raise typer.BadParameter("--json goes with --dry-run")
+    if image and engine != "docker":
+        raise typer.BadParameter("--image goes with --engine docker")
     if not dry_run:
         # Before anything is built.
         refuse_second(Path.cwd())
+        if engine == "docker":
+            from tritonkit.tools import docker
+
+            docker.check()
     chosen = served(targets or [], assignments or [], dry_run=dry_run)
     request = serve.Request(
         repository=chosen.repository.resolve(),
@@ -94,7 +107,7 @@ def up(
         spec=chosen.spec and chosen.spec.resolve(),
         models=chosen.models,
         servers=chosen.servers,
-        gpus=None if gpus is None else _words(gpus),
+        gpus=None if gpus is None else gpu_words(gpus),
         mps=mps,
         host=host,
         ports={"http": http_port, "grpc": grpc_port, "metrics": metrics_port},
@@ -107,6 +120,11 @@ def up(
         probe=probe,
         policy=serve.Policy(start_timeout=start_timeout, stop_timeout=stop_timeout),
     )
+    if engine == "docker":
+        from tritonkit.cli.containers import up as up_in_containers
+
+        up_in_containers(request, image, detach=detach, dry_run=dry_run, as_json=as_json)
+        return
     found = serve.survey(request)
     plan = serve.plan(request, found)
     if dry_run:
@@ -145,7 +163,8 @@ def _up_detached(plan: Plan, replan: Callable[[Change], Plan]) -> None:
     typer.echo(guide(deployment, stop="tritonkit down"))
 
 
-def _words(gpus: str) -> tuple[str, ...]:
+def gpu_words(gpus: str) -> tuple[str, ...]:
+    """The words of ``--gpus``."""
     words = tuple(word.strip() for word in gpus.split(","))
     if not all(words) or (len(words) > 1 and {"all", "none"} & set(words)):
         raise typer.BadParameter(

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from tritonkit.serve.stored_models import StoredModel
     from tritonkit.spec.servers import Server
 
-DEFAULT_SPEC = Path("spec.yaml")
-
 Targets = Annotated[
     list[Path] | None,
     typer.Argument(
@@ -67,10 +65,10 @@ def served(targets: Sequence[Path], assignments: Sequence[str], *, dry_run: bool
 
 def _found(files: list[Path], assignments: Sequence[str], *, dry_run: bool) -> Served:
     if not files:
-        from tritonkit.spec.document import DEFAULT_REPOSITORY
+        from tritonkit.spec.document import DEFAULT_REPOSITORY, DEFAULT_SPEC
 
-        repository = Path(DEFAULT_REPOSITORY)
-        files = [repository if repository.is_dir() and not DEFAULT_SPEC.exists() else DEFAULT_SPEC]
+        repository, spec = Path(DEFAULT_REPOSITORY), Path(DEFAULT_SPEC)
+        files = [repository if repository.is_dir() and not spec.exists() else spec]
     if len(files) == 1 and files[0].is_dir():
         if assignments:
             raise typer.BadParameter("--set changes a spec; a model repository has none to change")

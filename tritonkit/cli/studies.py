@@ -186,6 +186,8 @@ def run(
         finally:
             if records:
                 print_points(records, folder, as_json=as_json)
+        if records:
+            _write_report(folder, objective, as_json=as_json)
     if reused:
         typer.echo(f"{len(reused)} of {len(labels)} points were measured before; --fresh measures them again", err=True)
     if objective is not None and found is not None:
@@ -194,6 +196,16 @@ def run(
     failed = failure(records, len(labels), folder, state)
     if failed is not None:
         raise failed
+
+
+def _write_report(folder: Path, objective: Objective | None, *, as_json: bool) -> None:
+    """The report of what there is, also of a study that was interrupted."""
+    from tritonkit.bench import report
+    from tritonkit.bench.records import load
+
+    report.write(load(folder), folder / report.FILE, limits=objective.limits if objective else ())
+    if not as_json:
+        typer.echo(f"report: {folder / report.FILE}")
 
 
 def _search(plan: Plan, campaign: Campaign, objective: Objective) -> Found:

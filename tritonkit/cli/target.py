@@ -26,7 +26,8 @@ def addresses(url: str | None, grpc_url: str | None) -> Addresses:
     """The addresses to use: those that are given, else those of the deployment of the working directory.
 
     Raises:
-        RequestFailed: ``url`` is no address; or there is none, and the deployment does not answer yet.
+        UsageError: ``url`` is no address.
+        RequestFailed: there is none, and the deployment does not answer yet.
         TritonkitError: there is no ``url``, and no deployment runs here.
     """
     from tritonkit.client.endpoint import Addresses, Endpoint

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 from urllib.parse import quote, urlsplit
 
 from tritonkit.client.ports import DEFAULT_PORTS
-from tritonkit.errors import RequestFailed
+from tritonkit.errors import RequestFailed, UsageError
 
 Protocol: TypeAlias = Literal["http", "grpc"]
 
@@ -109,6 +109,10 @@ class Endpoint:
         """A loaded model's statistics since its load: one ``model_stats`` entry a version; times in ns."""
         return self._object("GET", f"{_model_path(model, version)}/stats")
 
+    def every_statistics(self) -> dict[str, Any]:
+        """The statistics of every loaded model, in the same form as those of one."""
+        return self._object("GET", "/v2/models/stats")
+
     def _healthy(self, path: str) -> bool:
         try:
             status, _ = self._exchange("GET", path)
@@ -151,7 +155,7 @@ def parse_address(address: str) -> tuple[str, int]:
     """The host and port of ``host:port``, ``[ipv6]:port`` or ``http://host:port``.
 
     Raises:
-        RequestFailed: it is none of these.
+        UsageError: it is none of these.
     """
     parts = None
     try:
@@ -160,7 +164,7 @@ def parse_address(address: str) -> tuple[str, int]:
     except ValueError:
         host, port = None, 0
     if parts is None or not host or parts.scheme != "http" or parts.path not in {"", "/"} or parts.query:
-        raise RequestFailed(
+        raise UsageError(
             f"{address!r} is not the address of a server", hint="Give host:port, for example 127.0.0.1:8000."
         )
     return host, port

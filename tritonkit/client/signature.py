@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tritonkit.client.endpoint import Endpoint
-from tritonkit.errors import RequestFailed, nearest
+from tritonkit.errors import RequestFailed, TritonkitError, UsageError, nearest
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ def signature(endpoint: Endpoint, model: str, version: str = "") -> Signature:
     """What ``model`` takes and gives.
 
     Raises:
-        RequestFailed: the server has no such model (those it has are named), or the model is not ready.
+        UsageError: the server has no such model or version; those it has are named.
+        RequestFailed: it cannot be reached, or the model is not ready.
     """
     try:
         metadata = endpoint.metadata(model, version)
@@ -106,7 +107,7 @@ def _members(endpoint: Endpoint, config: dict[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _explained(endpoint: Endpoint, model: str, version: str, refused: RequestFailed) -> RequestFailed:
+def _explained(endpoint: Endpoint, model: str, version: str, refused: RequestFailed) -> TritonkitError:
     try:
         states = endpoint.index()
     except RequestFailed:
@@ -115,11 +116,11 @@ def _explained(endpoint: Endpoint, model: str, version: str, refused: RequestFai
     names = list(dict.fromkeys(state.name for state in states))
     if not mine:
         there = nearest(model, names) if names else "; it has none at all"
-        return RequestFailed(f"{endpoint.address} has no model {model!r}{there}")
+        return UsageError(f"{endpoint.address} has no model {model!r}{there}")
     if not any(state.state == "READY" for state in mine):
         why = "; ".join(f"version {state.version or '?'}: {state.state} {state.reason}".strip() for state in mine)
         return RequestFailed(f"{endpoint.address}: model {model!r} is not ready ({why})")
     if version and all(state.version != version for state in mine):
         versions = ", ".join(state.version for state in mine)
-        return RequestFailed(f"{endpoint.address}: model {model!r} has no version {version}. It has: {versions}.")
+        return UsageError(f"{endpoint.address}: model {model!r} has no version {version}. It has: {versions}.")
     return refused

@@ -101,7 +101,7 @@ def read(tensor: Tensor, text: str, *, batched: bool) -> Array:
     paths = files(text[1:])
     if tensor.datatype == "BYTES":
         return shaped(tensor, objects([content(path) for path in paths]), batched=batched)
-    arrays = [shaped(tensor, from_file(tensor, path), batched=batched) for path in paths]
+    arrays = [_of_file(tensor, path, batched=batched) for path in paths]
     if len(arrays) == 1:
         return arrays[0]
     if not batched:
@@ -109,6 +109,14 @@ def read(tensor: Tensor, text: str, *, batched: bool) -> Array:
     if len({array.shape[1:] for array in arrays}) > 1:
         raise Misfit(f"{text[1:]} names files of different shapes, which make no batch")
     return np.concatenate(arrays)
+
+
+def _of_file(tensor: Tensor, path: Path, *, batched: bool) -> Array:
+    try:
+        return shaped(tensor, from_file(tensor, path), batched=batched)
+    except Misfit as error:
+        words = str(error)
+        raise Misfit(words if words.startswith(str(path)) else f"{path}: {words}") from None
 
 
 def shaped(tensor: Tensor, array: Array, *, batched: bool) -> Array:

@@ -6,8 +6,12 @@ Shapes are as they come; tritonkit.client.tensors makes them fit. BF16, which nu
 from __future__ import annotations
 
 import glob
+import io
 import json
 import math
+import os
+import stat
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -36,6 +40,10 @@ DTYPES: Mapping[str, Any] = {
     "BF16": ml_dtypes.bfloat16,
     "BYTES": np.object_,
 }
+
+
+MAX_BYTES = 2**31 - 1
+"""The largest message of gRPC, and of Triton."""
 
 
 class Misfit(ValueError):
@@ -77,15 +85,22 @@ def files(pattern: str) -> list[Path]:
 
 
 def content(path: Path) -> bytes:
-    """A file's bytes.
+    """A file's bytes, or a pipe's.
 
     Raises:
-        Misfit: it cannot be read.
+        Misfit: it cannot be read, has more than a request can hold, or is a device, which may have no end.
     """
     try:
-        return path.read_bytes()
+        with path.open("rb") as stream:
+            mode = os.fstat(stream.fileno()).st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
+                raise Misfit(f"{path} is a device or a socket; expected a file")
+            data = stream.read(MAX_BYTES + 1)
     except OSError as error:
         raise Misfit(f"{path} cannot be read: {error.strerror}") from error
+    if len(data) > MAX_BYTES:
+        raise Misfit(f"{path} has more than {MAX_BYTES:,} bytes, the most that a request can hold")
+    return data
 
 
 def from_file(tensor: Tensor, path: Path) -> Array:
@@ -102,16 +117,17 @@ def from_file(tensor: Tensor, path: Path) -> Array:
 
 
 def _from_numpy(tensor: Tensor, path: Path) -> Array:
+    data = io.BytesIO(content(path))
     try:
-        loaded = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise Misfit(f"{path} is not a file that numpy.save writes: {error}") from error
-    if path.suffix == ".npz":
-        with loaded:
+        loaded = np.load(data, allow_pickle=False)
+        if path.suffix == ".npz":
             names = loaded.files
-            if tensor.name not in names and len(names) != 1:
-                raise Misfit(f"{path} holds {', '.join(names) or 'nothing'}; no array is named {tensor.name}")
-            loaded = loaded[tensor.name if tensor.name in names else names[0]]
+            chosen = tensor.name if tensor.name in names or len(names) != 1 else names[0]
+            loaded = loaded[chosen]
+    except KeyError:
+        raise Misfit(f"{path} holds {', '.join(names) or 'nothing'}; no array is named {tensor.name}") from None
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise Misfit(f"{path} is not a file that numpy.save writes: {error}") from error
     expected = np.dtype(DTYPES[tensor.datatype])
     if loaded.dtype != expected:
         raise Misfit(f"{path} holds {loaded.dtype}{list(loaded.shape)}, and the model takes {tensor} ({expected})")

@@ -69,7 +69,11 @@ class Changes:
         """
         if self.foreign:
             message = _named(self.repository, self.foreign, "stands in the way, and was not written by tritonkit")
-            raise RepositoryConflict(message, hint="move it away, or build into another folder with --output")
+            hint = "move it away, or build into another folder with --output"
+            if self.recorded == Manifest():
+                # A record that was deleted, or left behind in a copy, makes all files look like somebody else's.
+                hint += f"; if tritonkit built this once, its record {manifest.NAME} is missing: restore that"
+            raise RepositoryConflict(message, hint=hint)
         if self.edited:
             message = _named(self.repository, self.edited, "was changed since tritonkit wrote it")
             raise RepositoryConflict(message, hint="carry the change over to the spec, then build with --force")
@@ -179,7 +183,11 @@ def apply(changes: Changes, *, force: bool = False, report: Callable[[], None] =
             raise RepositoryConflict(message, hint="build again")
         written = changes.create + changes.update
         for index, path in enumerate(written):
-            _stage(*changes.planned[path], staging / str(index), executable=path in changes.executable)
+            try:
+                _stage(*changes.planned[path], staging / str(index), executable=path in changes.executable)
+            except OSError as error:
+                # A write to a full disk does not say where.
+                raise OSError(error.errno, error.strerror, error.filename or str(repository / path)) from error
             report()
         # From here until the end the manifest owns the old files and the new ones.
         before = {path: changes.found[path] for path in (*changes.update, *changes.remove)}

@@ -95,8 +95,12 @@ def read(repository: Path) -> Manifest:
     except (FileNotFoundError, NotADirectoryError):
         return Manifest()
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        message = f"the record of what tritonkit wrote cannot be read: {error}"
-        hint = "restore it, or build into a new folder with --output"
+        why = f"it has no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+        message = f"the record of what tritonkit wrote cannot be read: {why}"
+        hint = (
+            "restore it; or remove it, and then whatever a build says stands in its way; or build into a new folder "
+            "with --output"
+        )
         raise SpecError([Fault(str(file), 0, "", message)], hint=hint) from error
 
 

@@ -84,6 +84,8 @@ class ControlServer:
             yield from self._answer(request)
         except TritonkitError as error:
             yield {"error": error.args[0], "hint": error.hint, "exit_code": error.exit_code}
+        except OSError as error:
+            yield {"error": str(error), "hint": None, "exit_code": TritonkitError.exit_code}
         else:
             yield {"done": True}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 from tritonkit.errors import TritonkitError
 from tritonkit.serve.mps import Daemon
@@ -11,6 +12,8 @@ from tritonkit.serve.procfs import is_running, start_ticks
 
 # Every question starts a program.
 ASK_PERIOD = 2.0
+# Clients that it has do without it; to start it again ends them all. So a busy machine may keep it from answering.
+PATIENCE = 60.0
 _FAULT = "FAULT"
 
 
@@ -20,36 +23,44 @@ class DaemonHealth:
     def __init__(self, check: DaemonCheck) -> None:
         """Nothing is asked yet."""
         self._daemon = Daemon(check.program, check.pipe_directory)
+        # Processes with the time of their begin: a number may come to stand for another process.
         self._servers: dict[int, int] = {}
+        self._clients: dict[int, dict[int, int]] = {}
         self._failed: list[int] = []
-        self._asked = float("-inf")
-        self._answered = False
+        self._asked = self._answered = float("-inf")
 
     def ready(self) -> bool:
         """Whether it answers on its pipe."""
+        self._answered = time.monotonic()
         return self._daemon.answers()
 
     def answers(self) -> bool:
-        """Whether it answered on its pipe when it was last asked."""
+        """Whether it answered on its pipe within ``PATIENCE`` seconds."""
         if time.monotonic() - self._asked >= ASK_PERIOD:
-            try:
-                servers = self._daemon.servers()
-                self._failed = [pid for pid in servers if self._daemon.ask(f"get_server_status {pid}") == _FAULT]
-                self._servers.update({pid: start_ticks(pid) or 0 for pid in servers if pid not in self._servers})
-                self._answered = True
-            except TritonkitError:
-                self._answered = False
+            with suppress(TritonkitError):
+                self._ask()
+                self._answered = time.monotonic()
             self._asked = time.monotonic()
-        return self._answered
+        return time.monotonic() - self._answered < PATIENCE
 
     def fault(self) -> str | None:
         """That its MPS server has ended, or has failed: every client of it has lost its GPU."""
         for pid in self._failed:
             return f"has an MPS server {pid} whose state is {_FAULT}: a client's error on the GPU ended them all"
         for pid, began in self._servers.items():
-            if not is_running(pid, began):
+            # One that ends after its clients is missed by nobody.
+            left = any(is_running(client, since) for client, since in self._clients.get(pid, {}).items())
+            if left and not is_running(pid, began):
                 return f"lost its MPS server {pid}"
         return None
+
+    def _ask(self) -> None:
+        servers = self._daemon.servers()
+        self._failed = [pid for pid in servers if self._daemon.ask(f"get_server_status {pid}") == _FAULT]
+        for pid in servers:
+            self._servers.setdefault(pid, start_ticks(pid) or 0)
+            clients = self._daemon.ask(f"get_client_list {pid}").split()
+            self._clients[pid] = {int(one): start_ticks(int(one)) or 0 for one in clients if one.isdigit()}
 
     def close(self) -> None:
         """There is nothing to end."""

@@ -34,8 +34,12 @@ class Detached:
         sys.stdout.flush()
         sys.stderr.flush()
         self._reader, writer = os.pipe()
+        # Ctrl-C is for this process, which ends the other: until that has a session of its own, it takes none.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         self._pid = os.fork()
-        if self._pid == 0:
+        if self._pid != 0:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        else:
             os.close(self._reader)
             _supervise(plan, claim, replan, self._log, writer)
         os.close(writer)
@@ -81,6 +85,7 @@ def _supervise(plan: Plan, claim: Claim, replan: Callable[[Change], Plan] | None
         words = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         for source, target in ((nothing, 0), (words, 1), (words, 2)):
             os.dup2(source, target)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         waiting = [writer]
 
         shown: dict[str, ServerState] = {}

@@ -140,6 +140,17 @@ def present() -> tuple[Gpu, ...]:
     return ()
 
 
+def computing(uuid: str) -> frozenset[int]:
+    """The processes that hold a context on a GPU, as the driver counts them.
+
+    Raises:
+        ToolMissing: the package nvidia-ml-py is not installed.
+        TritonkitError: no NVIDIA driver answers, or it has no such GPU.
+    """
+    with nvml() as module:
+        return frozenset(user.pid for user in _users(module, module.nvmlDeviceGetHandleByUUID(uuid)))
+
+
 def select(words: Sequence[str], here: Sequence[Gpu]) -> tuple[Gpu, ...]:
     """The GPUs that the words mean, each an index, a UUID or the beginning of one, or ``all``; in their order.
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tritonkit.errors import CommandFailed, TritonkitError
-from tritonkit.serve import procfs, warden, witness
+from tritonkit.serve import gpus, procfs, warden, witness
 from tritonkit.serve.processes import ProcessSpec, ServerCheck, Share
 from tritonkit.tools.commands import run
 
@@ -33,8 +33,6 @@ SM_TOLERANCE = 8
 PATIENCE = 5.0
 RELEASE_PATIENCE = 2.0
 WITNESS = (sys.executable, "-I", "-S", witness.__file__)
-# Every process that has initialised CUDA has this open, and one that has not cannot use a GPU.
-_CUDA_DEVICE = "/dev/nvidia-uvm"
 _REFUSED = re.compile(r"(?i)^(?:unknown command|cannot find mps|.*not found\b|.*failed\b|invalid\b)", re.MULTILINE)
 
 
@@ -147,9 +145,9 @@ def let_go(spec: ProcessSpec, *, patience: float = RELEASE_PATIENCE) -> None:
 def attachment(spec: ProcessSpec, pid: int, *, patience: float = PATIENCE) -> str | None:
     """Why a ready server does not run as its share says; None when it does, or has no share under MPS.
 
-    Its own process must be in the daemon's client lists, and so must every process that it started and that has
-    initialised CUDA: one that has not, as the stub of a model on the CPU, has nothing on the GPU. Then a process with
-    its very environment must see the SMs and the memory of its limits.
+    Its own process must be in the daemon's client lists, and so must every process that it started and that the driver
+    sees computing on the GPU: the stub of a model on the CPU is none. Then a process with its very environment must see
+    the SMs and the memory of its limits.
 
     Args:
         spec: the server.
@@ -166,7 +164,7 @@ def attachment(spec: ProcessSpec, pid: int, *, patience: float = PATIENCE) -> st
     end = time.monotonic() + patience
     while True:
         try:
-            stray = _stray(spec, pid, daemon)
+            stray = _stray(spec, pid, share, daemon)
         except TritonkitError as error:
             return f"cannot be verified: {error.args[0]}"
         if not stray:
@@ -177,14 +175,13 @@ def attachment(spec: ProcessSpec, pid: int, *, patience: float = PATIENCE) -> st
     return _limits(spec, share)
 
 
-def _stray(spec: ProcessSpec, pid: int, daemon: Daemon) -> str:
+def _stray(spec: ProcessSpec, pid: int, share: Share, daemon: Daemon) -> str:
     clients = set(daemon.client_pids())
-    wanted = {pid, *(member for member in warden.members(spec.mark) if _uses_cuda(member))}
+    # A process that only looked for GPUs has initialised CUDA and is no client yet: it becomes one with its first
+    # context. The driver knows who has one; where it counts processes otherwise than we do, as seen from a container,
+    # none of these is ours, and the server itself and the witness stand for all.
+    wanted = {pid, *(gpus.computing(share.uuid) & set(warden.members(spec.mark)))}
     return ", ".join(f"{process} ({procfs.command(process) or 'ended'})" for process in sorted(wanted - clients))
-
-
-def _uses_cuda(pid: int) -> bool:
-    return bool(procfs.open_files(pid, _CUDA_DEVICE))
 
 
 def _limits(spec: ProcessSpec, share: Share) -> str | None:

@@ -240,6 +240,15 @@ def server_process(
     )
 
 
+# A message of hundreds of kB is memory that the C library would give back after each request, and then has to fault in
+# again: a fifth of what tritonserver spends on one.
+_ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 1024 * 1024),
+    "MALLOC_TRIM_THRESHOLD_": str(256 * 1024 * 1024),
+    "MALLOC_TOP_PAD_": str(16 * 1024 * 1024),
+}
+
+
 def _environment(host: Host, marked: str) -> dict[str, str]:
     variables = environment(host.environment, marked)
     if host.programs is not None:
@@ -249,7 +258,7 @@ def _environment(host: Host, marked: str) -> dict[str, str]:
         variables.pop("PYTHONHOME", None)
         variables["PATH"] = f"{host.programs}:{variables.get('PATH', '')}".rstrip(":")
     if host.library_path:
-        variables["LD_LIBRARY_PATH"] = host.library_path
+        variables = {**_ALLOCATOR, **variables, "LD_LIBRARY_PATH": host.library_path}
     return variables
 
 

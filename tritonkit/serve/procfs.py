@@ -1,4 +1,4 @@
-"""What /proc says: children, when a process began, who holds a port, what a process has open.
+"""What /proc says: children, when a process began, what it uses and has open, who holds a port.
 
 A process may go away between two reads; every function takes that as "not there".
 """
@@ -7,11 +7,43 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 PROC = Path("/proc")
 _LISTEN = "0A"
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one process has used and holds.
+
+    Attributes:
+        began: when it began, in clock ticks since boot; with the pid it names one process.
+        cpu: seconds of CPU time since then.
+        resident: bytes of memory that it holds now, what it shares with others included.
+    """
+
+    began: int
+    cpu: float
+    resident: int
+
+
+def usage(pid: int) -> dict[int, Usage]:
+    """What a process and each of its living descendants use, by pid; empty when there is no such process."""
+    found: dict[int, Usage] = {}
+    waiting = [pid]
+    while waiting:
+        one = waiting.pop()
+        fields = _stat(one)
+        if fields is None or one in found:
+            continue
+        ticks = int(fields[11]) + int(fields[12])
+        found[one] = Usage(
+            int(fields[19]), ticks / os.sysconf("SC_CLK_TCK"), int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
+        )
+        waiting += _children(one)
+    return found
 
 
 def start_ticks(pid: int) -> int | None:
@@ -117,15 +149,3 @@ def arguments(pid: int) -> list[str] | None:
     except OSError:
         return None
     return [word.decode(errors="replace") for word in words]
-
-
-def open_files(pid: int, folder: str) -> frozenset[str]:
-    """The files below ``folder`` that the process has open."""
-    found: set[str] = set()
-    try:
-        for link in (PROC / str(pid) / "fd").iterdir():
-            with suppress(FileNotFoundError):
-                found.add(os.readlink(link))
-    except OSError:
-        pass
-    return frozenset(path for path in found if path.startswith(folder))

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import TypeVar
 
-from tritonkit.errors import LaunchFailed
+from tritonkit.errors import LaunchFailed, TritonkitError
 from tritonkit.serve import events, machine, phases, runtime, warden
 from tritonkit.serve.phases import State
 from tritonkit.serve.processes import Change, Plan, ProcessSpec, ServerCheck
@@ -56,6 +56,7 @@ class Supervisor:
         self._changed = threading.Condition()
         self._runtime = runtime.runtime_directory(plan.deployment)
         self._state = phases.begin(plan.processes, plan.policy, time.monotonic())
+        self._told = self._state
         self._started = time.time()
         self._deployment = self._record()
 
@@ -66,8 +67,8 @@ class Supervisor:
 
     @property
     def state(self) -> State:
-        """How its processes are."""
-        return self._state
+        """How its processes are, as it was last written down."""
+        return self._told
 
     def spec(self, name: str) -> ProcessSpec:
         """What a process was last started with."""
@@ -85,7 +86,7 @@ class Supervisor:
         Whoever calls it must see to it that ``what`` holds when the deployment stops.
         """
         with self._changed:
-            while not (value := what(self._state)):
+            while not (value := what(self._told)):
                 self._changed.wait()
             return value
 
@@ -131,10 +132,7 @@ class Supervisor:
         kept = time.monotonic()
         while True:
             before = self._state
-            state, actions = machine.step(before, event, time.monotonic())
-            with self._changed:
-                self._state = state
-                self._changed.notify_all()
+            self._state, actions = machine.step(before, event, time.monotonic())
             for action in actions:
                 self._act(action)
             if keep is None:
@@ -146,6 +144,10 @@ class Supervisor:
                 # A full disk must not end what serves; `status` is out of date then.
                 with suppress(OSError):
                     self._claim.write(self._deployment)
+                # Who waits for a state finds it written down.
+                with self._changed:
+                    self._told = self._state
+                    self._changed.notify_all()
                 on_change(self._deployment)
             if self._state.over:
                 return
@@ -167,9 +169,15 @@ class Supervisor:
         until_cleaned.callback(control.close)
 
         def keep() -> None:
-            guard.keep()
+            # A full disk, or a system that has no process left to give, must not end what serves.
             with suppress(OSError):
+                guard.keep()
+            try:
                 self._claim.keep(self._deployment)
+            except LaunchFailed:
+                raise
+            except (TritonkitError, OSError):
+                return
 
         return keep
 

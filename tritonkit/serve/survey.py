@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def survey(request: Request) -> Host:
         ToolMissing: there is no tritonserver, or something that it needs.
         LaunchFailed: a port is taken.
     """
-    models = tuple(request.models or _models(request.repository))
+    models = models_of(request)
     address = ports.resolve(request.host)
     server = tritonserver.find()
     preflight(server)
@@ -47,21 +48,11 @@ def survey(request: Request) -> Host:
 
 def _spread(request: Request, host: Host) -> Host:
     # Only a request that is spread over servers pays for these.
-    from tritonkit.serve import gateway, gpus, mps, runtime
-    from tritonkit.serve.stored_models import stored_models
+    from tritonkit.serve import gateway, mps, runtime
     from tritonkit.tools import haproxy
 
-    asked = request.gpus is not None and not request.on_cpu
-    on_gpus = request.is_placed and not request.on_cpu
-    present = (gpus.inventory() if asked else gpus.present()) if on_gpus else ()
-    machine = Machine(
-        gpus=gpus.select(request.gpus or (), present) if asked else present,
-        present=present,
-        models=request.models or stored_models(request.repository, host.models),
-        python_backends=_python_backends(host),
-        mps_program=mps.located(),
-    )
-    count = len(seats(request, machine))
+    found = machine(request, host.models, _python_backends(host), mps.located())
+    count = len(seats(request, found))
     if request.tokens_file is not None:
         gateway.check_tokens(request.tokens_file)
     if request.tls_certificate is not None:
@@ -71,16 +62,56 @@ def _spread(request: Request, host: Host) -> Host:
     return replace(
         host,
         ports=ports.choose(host.address, request.ports),
-        machine=machine,
+        machine=found,
         server_ports=tuple({service: own[f"{service} {seat}"] for service in SERVICES} for seat in range(count)),
         haproxy=haproxy.find() if count > 1 or request.is_guarded else None,
         runtime=runtime.runtime_directory(host.deployment),
     )
 
 
+def machine(
+    request: Request, models: Sequence[str], python_backends: frozenset[str], mps_program: Path | None
+) -> Machine:
+    """What a request that is spread over servers shares: the GPUs and the models.
+
+    Args:
+        request: what to serve.
+        models: the models of its repository.
+        python_backends: the backends whose instances are processes of their own.
+        mps_program: ``nvidia-cuda-mps-control``, or None where there is none.
+
+    Raises:
+        SpecError: a GPU that is asked for is not here, or a configuration is none.
+        ToolMissing: GPUs are here or asked for, and NVML cannot be asked.
+        TritonkitError: no driver answers, or a model's folder cannot be read.
+    """
+    from tritonkit.serve import gpus
+    from tritonkit.serve.stored_models import stored_models
+
+    asked = request.gpus is not None and not request.on_cpu
+    on_gpus = request.is_placed and not request.on_cpu
+    present = (gpus.inventory() if asked else gpus.present()) if on_gpus else ()
+    return Machine(
+        gpus=gpus.select(request.gpus or (), present) if asked else present,
+        present=present,
+        models=request.models or stored_models(request.repository, models),
+        python_backends=python_backends,
+        mps_program=mps_program,
+    )
+
+
 def _python_backends(host: Host) -> frozenset[str]:
     """The backends whose instances are processes of their own."""
     return frozenset({"python", *(file.parent.name for file in host.backend_directory.glob("*/model.py"))})
+
+
+def models_of(request: Request) -> tuple[str, ...]:
+    """The models that a request's repository has, or will have once it is built.
+
+    Raises:
+        UsageError: it is no model repository.
+    """
+    return tuple(request.models or _models(request.repository))
 
 
 def _models(repository: Path) -> tuple[str, ...]:

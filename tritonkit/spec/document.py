@@ -14,6 +14,10 @@ import yaml
 
 from tritonkit.errors import Fault, SpecError
 from tritonkit.spec.faults import Origin, Path, dotted, shown
+from tritonkit.spec.yaml_words import MAX_DEPTH, TAG, Loader, plain_value, refuse_deep_nesting
+
+DEFAULT_SPEC = "spec.yaml"
+"""The spec that is looked for in the working directory where none is named."""
 
 DEFAULT_REPOSITORY = "model_repository"
 """Where the repository goes if the spec does not say, relative to it."""
@@ -24,10 +28,6 @@ MAX_BYTES = 8 * 1024 * 1024
 MAX_VALUES = 1_000_000
 """More values than this are refused: a few nested anchors can expand without bound."""
 
-MAX_DEPTH = 100
-"""Deeper nesting is refused before the parser's own recursion can exhaust the stack."""
-
-TAG = "tag:yaml.org,2002:"
 _VARIABLE = re.compile(r"\$(?:\$|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\})")
 # What Python makes of bytes in the environment that are no text.
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -35,29 +35,6 @@ _SCALARS = frozenset(f"{TAG}{name}" for name in ("str", "int", "float", "bool", 
 _COLLECTIONS = frozenset(f"{TAG}{name}" for name in ("map", "seq"))
 _MERGE = f"{TAG}merge"
 _Entry = tuple[yaml.ScalarNode, yaml.Node]
-
-
-class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """The safe loader, with YAML 1.2's booleans and numbers.
-
-    ``on``, ``off``, ``yes`` and ``no`` are words, as are dates, and ``1:16:2``, which YAML 1.1 takes for 4,562.
-    """
-
-
-def _without_colons(tag: str, pattern: re.Pattern[str]) -> re.Pattern[str]:
-    numbers = (f"{TAG}int", f"{TAG}float")
-    return re.compile(f"(?!.*:)(?:{pattern.pattern})", pattern.flags) if tag in numbers else pattern
-
-
-Loader.yaml_implicit_resolvers = {
-    first: [
-        (tag, _without_colons(tag, pattern))
-        for tag, pattern in resolvers
-        if tag not in (f"{TAG}bool", f"{TAG}timestamp")
-    ]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-Loader.add_implicit_resolver(f"{TAG}bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 
 
 @dataclass(frozen=True)
@@ -80,7 +57,8 @@ class Document:
 def read(path: FilePath, environment: Mapping[str, str]) -> Document:
     """Read one YAML file.
 
-    In its strings ``${NAME}`` and ``${NAME:-default}`` stand for values of ``environment``, and ``$$`` for ``$``.
+    In its strings ``${NAME}`` and ``${NAME:-default}`` stand for values of ``environment``, and ``$$`` for ``$``. A
+    plain string that becomes a number, ``true`` or ``false`` that way is one; in quotes it stays a string.
 
     Raises:
         SpecError: not a readable file, too large, not UTF-8, not YAML, duplicate keys, an unset variable, or no
@@ -142,7 +120,9 @@ def text_of(path: FilePath) -> str:
             raise SpecError([Fault(file, 0, "", message)])
         return content.decode("utf-8-sig")
     except FileNotFoundError:
-        raise SpecError([Fault(file, 0, "", "no such file")], hint="tritonkit init digits writes one") from None
+        # Who named a file has one, elsewhere or by another name; who named none may have no project yet.
+        hint = "tritonkit init digits makes a project with one" if path == FilePath(DEFAULT_SPEC) else None
+        raise SpecError([Fault(file, 0, "", "no such file")], hint=hint) from None
     except UnicodeDecodeError as error:
         raise SpecError([Fault(file, 0, "", f"not UTF-8 text (byte {error.start})")]) from None
     except (OSError, ValueError) as error:
@@ -160,19 +140,6 @@ def _syntax_faults(file: str) -> Iterator[None]:
     except yaml.YAMLError as error:
         words = str(error).replace("\n", " ")
         raise SpecError([Fault(file, 0, "", f"not valid YAML: {words}")]) from None
-
-
-def _refuse_deep_nesting(file: str, text: str) -> None:
-    # Composing recurses in C, where too deep a document ends the process; events come one by one.
-    depth = 0
-    for event in yaml.parse(text, Loader=Loader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > MAX_DEPTH:
-                line = event.start_mark.line + 1 if event.start_mark else 0
-                raise SpecError([Fault(file, line, "", f"nested deeper than {MAX_DEPTH} levels")])
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
 
 
 class _Reader:
@@ -195,7 +162,7 @@ class _Reader:
             SpecError: not YAML, or a fault in a value.
         """
         with _syntax_faults(self._file):
-            _refuse_deep_nesting(self._file, text)
+            refuse_deep_nesting(self._file, text)
             loader = Loader(text)
             try:
                 node = loader.get_single_node()
@@ -236,7 +203,11 @@ class _Reader:
         except (ValueError, yaml.YAMLError):
             self._fault(line, path, f"cannot be read as {node.tag.removeprefix(TAG)}: {node.value!r:.60}")
             return None
-        return self._interpolate(value, path, line) if isinstance(value, str) and "$" in value else value
+        if not isinstance(value, str) or "$" not in value:
+            return value
+        text = self._interpolate(value, path, line)
+        # As if it had been written there: a plain word may be a number, a quoted one stays text.
+        return text if node.style or text == value else plain_value(loader, text)
 
     def _mapping(self, loader: Any, node: yaml.Node, path: Path) -> dict[str, Any]:
         seen: dict[str, int] = {}

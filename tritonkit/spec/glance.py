@@ -9,7 +9,8 @@ import yaml
 from yaml.resolver import Resolver
 
 from tritonkit.errors import SpecError
-from tritonkit.spec.document import TAG, Loader, text_of
+from tritonkit.spec.document import text_of
+from tritonkit.spec.yaml_words import TAG, Loader
 
 
 def peek(path: FilePath, key: str, default: str) -> str | None:

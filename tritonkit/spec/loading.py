@@ -12,10 +12,12 @@ from pydantic_core import ErrorDetails
 
 from tritonkit.errors import nearest
 from tritonkit.spec import overlay
-from tritonkit.spec.document import read
+from tritonkit.spec.document import Document, read
 from tritonkit.spec.export import keys_at
 from tritonkit.spec.faults import Faults, Path, shown
 from tritonkit.spec.schema import OWN_KEYS, Model, ServerEntry, Slo, Spec, Step
+
+_LOADS = frozenset({"source", "versions", "ensemble", "ensemble_scheduling"})
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ def load(files: Sequence[FilePath], assignments: Sequence[str], environment: Map
     raw = dict(document.value)
     models = raw.get("models")
     if isinstance(models, dict):
+        _refuse_misnamed(documents[0], models, faults)
         raw["models"] = {name: _model(value, ("models", name), faults) for name, value in models.items()}
     spec = validated(Spec, raw, (), faults)
     if spec is None:
@@ -86,6 +89,17 @@ def _check_servers(servers: Any, models: Mapping[str, Any], faults: Faults) -> N
                     faults.add((*path, key, place), f"no model '{value}'{nearest(value, models)}")
                 elif value in values[:place]:
                     faults.add((*path, key, place), f"{shown(value)} is named twice")
+
+
+def _refuse_misnamed(first: Document, models: Mapping[str, Any], faults: Faults) -> None:
+    """Models that only an overlay or ``--set`` knows, and that have nothing to load: a slip in a name."""
+    stated = first.value.get("models")
+    known = stated if isinstance(stated, dict) else {}
+    for name, model in models.items():
+        if name not in known and isinstance(model, dict) and not _LOADS.intersection(model):
+            # A nearest name is most of the help; the rest of the message stands for a model that is really new.
+            message = f"there is no such model to change in {first.file}{nearest(name, known)}"
+            faults.add(("models", name), f"{message}; a new one needs a source or an ensemble")
 
 
 def _model(raw: Any, path: Path, faults: Faults) -> Model:

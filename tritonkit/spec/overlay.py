@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tritonkit.errors import Fault, SpecError
-from tritonkit.spec.document import MAX_DEPTH, Document, read_value
+from tritonkit.spec.document import Document, read_value
 from tritonkit.spec.faults import Origin, Path
+from tritonkit.spec.yaml_words import MAX_DEPTH
 
 _KEY = re.compile(r'(?P<dot>\.)?(?:(?P<word>[A-Za-z0-9_-]+)|\[(?P<index>[0-9]{1,9})\]|\["(?P<quoted>[^"]+)"\])')
 

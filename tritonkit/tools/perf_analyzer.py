@@ -32,6 +32,8 @@ _NATIVE_REQUIREMENT = "perf-analyzer>=2"
 _OLDER_REQUIREMENT = "tritonclient==2.51.0"
 _LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"}
 _ELF = b"\x7fELF"
+_WRAPPER = b"perf_analyzer.cli"
+_WRAPPER_SIZE = 4096
 
 
 @dataclass(frozen=True)
@@ -117,14 +119,25 @@ def probe(binary: Path, libraries: Path | None = None, *, version: str = "") -> 
 def _candidates() -> Iterator[tuple[Path, Path | None, str]]:
     on_path = shutil.which("perf_analyzer")
     if on_path:
-        yield Path(on_path), None, ""
+        yield from _installed(Path(on_path))
     beside = Path(sys.executable).parent / "perf_analyzer"
     if beside.is_file():
-        yield beside, None, ""
+        yield from _installed(beside)
     home = cache_directory() / "perf_analyzer"
     for folder in sorted(home.glob("[0-9]*"), key=_version_key, reverse=True):
         libraries = folder / "lib"
         yield folder / "bin" / "perf_analyzer", libraries if libraries.is_dir() else None, folder.name
+
+
+def _installed(found: Path) -> Iterator[tuple[Path, None, str]]:
+    # The registry's wheel puts a Python script on PATH that starts the program and ends with 0 whatever became of it.
+    with found.open("rb") as file:
+        wraps = _WRAPPER in file.read(_WRAPPER_SIZE)
+    if wraps:
+        for program in found.resolve().parents[1].glob("lib*/python3*/*-packages/perf_analyzer/bin/perf_analyzer"):
+            records = program.parents[2].glob("perf_analyzer-*.dist-info")
+            yield program, None, next((record.stem.partition("-")[2] for record in records), "")
+    yield found, None, ""
 
 
 def _version_key(folder: Path) -> tuple[int, ...]:

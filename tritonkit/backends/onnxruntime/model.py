@@ -214,8 +214,11 @@ def _options(model: Model) -> Any:
         1: levels.ORT_ENABLE_EXTENDED,
         2: levels.ORT_DISABLE_ALL,
     }.get(int(level), levels.ORT_ENABLE_ALL)
-    if model.device is None and options.intra_op_num_threads == 0:
-        options.intra_op_num_threads = configuration.cpu_threads(model.config)
+    if model.device is None:
+        # Threads that spin between operators take the cores from the server and from other instances.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if options.intra_op_num_threads == 0:
+            options.intra_op_num_threads = configuration.cpu_threads(model.config)
     return options
 
 

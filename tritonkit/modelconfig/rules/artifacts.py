@@ -113,7 +113,10 @@ def dims_are_the_artifacts(model: Subject) -> Iterator[Found]:
         shape = own.shape[1:] if model.batches else own.shape
         dims = tuple(tensor.reshape.shape) if tensor.HasField("reshape") else tuple(tensor.dims)
         if not _fit(dims, shape, loosely=bool(model.machine.python_based)):
-            words = {"stated": list(dims), "found": list(shape), "batch": " after the batch" if model.batches else ""}
+            batch = " after the batch" if model.batches else ""
+            if not model.batches and shape[:1] == (-1,) and _fit(dims, shape[1:], loosely=False):
+                batch = " (max_batch_size is 0 or not stated: above 0, the first dimension is the batch)"
+            words = {"stated": list(dims), "found": list(shape), "batch": batch}
             yield at(*place, "dims", role=role, tensor=tensor.name, **words)
 
 

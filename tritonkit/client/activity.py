@@ -21,6 +21,8 @@ class Activity:
         inferences: items computed; a request with a batch of 8 is 8.
         executions: calls of the model; with dynamic batching one call may serve many requests.
         queue: mean time a request waited for an instance, in microseconds.
+        compute: mean time that its instance took for a request (input, inference and output), in microseconds;
+            all that its steps took, for an ensemble.
         batches: how many executions there were of each batch size.
         cache_hits: requests that the response cache answered.
         busy: time that instances spent computing, all executions together, in microseconds.
@@ -32,6 +34,7 @@ class Activity:
     inferences: int
     executions: int
     queue: float
+    compute: float
     batches: Mapping[int, int]
     cache_hits: int
     busy: float = 0.0
@@ -54,16 +57,34 @@ def snapshot(endpoint: Endpoint, models: Iterable[str]) -> Snapshot:
     return {model: endpoint.statistics(model) for model in models}
 
 
+def everything(endpoint: Endpoint) -> Snapshot:
+    """The statistics of every loaded model now, for one request to the server.
+
+    Raises:
+        RequestFailed: the server cannot be reached.
+    """
+    models: dict[str, dict[str, Any]] = {}
+    for version in endpoint.every_statistics().get("model_stats", []):
+        models.setdefault(version["name"], {"model_stats": []})["model_stats"].append(version)
+    return models
+
+
 def between(before: Snapshot, after: Snapshot) -> tuple[Activity, ...]:
     """What each model of both snapshots did from one to the other."""
-    return tuple(_difference(model, before[model], after[model]) for model in before if model in after)
+    return tuple(together(model, [(before[model], after[model])]) for model in before if model in after)
 
 
-def _difference(model: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Activity:
-    first, last = _totals(before), _totals(after)
-    # A model that was loaded again in between counts from zero: then the later figures are all there is.
-    change = last - first if all(last[key] >= first[key] for key in first) else last
-    waits = change["queue"]
+def together(model: str, servers: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> Activity:
+    """What one model did on several servers at once.
+
+    Args:
+        model: its name.
+        servers: its statistics on each server, before and after; an empty ``before`` counts from its load.
+    """
+    change: Counter[str] = Counter()
+    for before, after in servers:
+        change.update(_change(_totals(before), _totals(after)))
+    waits, computed = change["queue"], change["compute_infer"]
     return Activity(
         model=model,
         requests=change["success"],
@@ -71,6 +92,7 @@ def _difference(model: str, before: Mapping[str, Any], after: Mapping[str, Any])
         inferences=change["inferences"],
         executions=change["executions"],
         queue=change["queue_ns"] / waits / 1000 if waits else 0.0,
+        compute=change["compute_ns"] / computed / 1000 if computed else 0.0,
         batches={
             int(key.removeprefix("batch ")): count
             for key, count in sorted(change.items())
@@ -81,15 +103,22 @@ def _difference(model: str, before: Mapping[str, Any], after: Mapping[str, Any])
     )
 
 
+def _change(first: Counter[str], last: Counter[str]) -> Counter[str]:
+    # A model that was loaded again in between counts from zero: then the later figures are all there is.
+    return last - first if all(last[key] >= first[key] for key in first) else last
+
+
 def _totals(statistics: Mapping[str, Any]) -> Counter[str]:
     totals: Counter[str] = Counter()
     for version in statistics.get("model_stats", []):
         times = version.get("inference_stats", {})
         totals["inferences"] += int(version.get("inference_count", 0))
         totals["executions"] += int(version.get("execution_count", 0))
-        for name in ("success", "fail", "queue", "cache_hit"):
+        for name in ("success", "fail", "queue", "compute_infer", "cache_hit"):
             totals[name] += int(times.get(name, {}).get("count", 0))
         totals["queue_ns"] += int(times.get("queue", {}).get("ns", 0))
+        for name in ("compute_input", "compute_infer", "compute_output"):
+            totals["compute_ns"] += int(times.get(name, {}).get("ns", 0))
         for batch in version.get("batch_stats", []):
             totals[f"batch {batch['batch_size']}"] += int(batch["compute_infer"]["count"])
             totals["busy_ns"] += sum(
