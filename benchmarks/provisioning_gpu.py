@@ -115,7 +115,8 @@ def objective(behaviour: Behaviour) -> dict[str, str]:
 
 def errors(known: Mapping[str, Behaviour], rows: Sequence[Row]) -> tuple[list[float], list[float]]:
     """The relative errors at the points that were held out: alone, and beside a neighbour."""
-    alone, together = [], []
+    alone: list[float] = []
+    together: list[float] = []
     for row in rows:
         key = row.key
         around = [Neighbour(known[each.model], each.thread_percentage) for each in key.beside]

@@ -6,6 +6,7 @@ with one solution; only k4 is searched for. Errors are relative: 1 ms of 10 weig
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 Point = tuple[int, float, float]
 """A batch size, a thread percentage, and milliseconds."""
 
+_THREADS = "OPENBLAS_NUM_THREADS"
 _STARTS = 24
 _LARGEST_K4 = 1000.0
 # Fewer points than coefficients and one more: then leaving one out leaves nothing to judge by.
@@ -101,6 +103,9 @@ def optimizer() -> Any:
     Raises:
         ToolMissing: scipy is not installed.
     """
+    before = os.environ.get(_THREADS)
+    # Read when the library is loaded: on small matrices its threads only wait for each other.
+    os.environ[_THREADS] = before or "1"
     try:
         from scipy import optimize
     except ModuleNotFoundError:
@@ -108,6 +113,9 @@ def optimizer() -> Any:
             "scipy is not installed: profiles are fitted with it",
             hint="Install it with: pip install 'tritonkit[provision]'",
         ) from None
+    finally:
+        if before is None:
+            del os.environ[_THREADS]
     return optimize
 
 
