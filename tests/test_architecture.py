@@ -27,10 +27,11 @@ ALLOWED = {
     "repository": {"errors", "resources", "tools", "spec", "artifacts", "modelconfig"},
     "serve": {"errors", "resources", "tools", "client", "spec", "modelconfig"},
     "bench": {"errors", "resources", "tools", "client", "spec", "modelconfig"},
+    "provision": {"errors", "resources", "tools", "client", "spec", "modelconfig", "bench"},
     "doctor": {"errors", "tools"},
     "cli": {
         "errors", "resources", "tools", "spec", "artifacts", "client", "modelconfig",
-        "starters", "repository", "serve", "bench", "doctor",
+        "starters", "repository", "serve", "bench", "provision", "doctor",
     },
 }  # fmt: skip
 

@@ -8,6 +8,7 @@ import typer
 
 from tritonkit import __version__
 from tritonkit.cli import (
+    autoscale,
     bench,
     build,
     check,
@@ -19,6 +20,8 @@ from tritonkit.cli import (
     infer,
     init,
     mps,
+    profile,
+    provision,
     render,
     report,
     running,
@@ -71,5 +74,8 @@ convert.register(app)
 serve.register(app)
 running.register(app)
 mps.register(app)
+profile.register(app)
+provision.register(app)
+autoscale.register(app)
 top.register(app)
 render.register(app)

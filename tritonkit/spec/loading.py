@@ -15,7 +15,7 @@ from tritonkit.spec import overlay
 from tritonkit.spec.document import Document, read
 from tritonkit.spec.export import keys_at
 from tritonkit.spec.faults import Faults, Path, shown
-from tritonkit.spec.schema import OWN_KEYS, Model, ServerEntry, Spec, Step
+from tritonkit.spec.schema import OWN_KEYS, Model, ServerEntry, Slo, Spec, Step
 
 _LOADS = frozenset({"source", "versions", "ensemble", "ensemble_scheduling"})
 
@@ -138,7 +138,7 @@ def validated(kind: type[Any], raw: dict[str, Any], path: Path, faults: Faults) 
 
 
 def _known_below(location: tuple[int | str, ...]) -> list[str]:
-    for key, kind in (("ensemble", Step), ("servers", ServerEntry)):
+    for key, kind in (("ensemble", Step), ("servers", ServerEntry), ("slo", Slo)):
         if location[0] == key:
             return list(kind.model_fields)
     return keys_at(location)

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictI
 from tritonkit.spec.document import DEFAULT_REPOSITORY
 from tritonkit.spec.export import Export, Source
 from tritonkit.spec.frozen import Frozen
+from tritonkit.spec.objectives import Milliseconds, PerSecond
 from tritonkit.spec.paths import is_plain
 from tritonkit.spec.sizes import MIB, SIZE_PATTERN, size_in_bytes
 
@@ -85,6 +86,15 @@ class Step(Frozen):
     output: dict[StrictStr, StrictStr] = Field(description="The model's output names, each with the ensemble's tensor.")
 
 
+class Slo(Frozen):
+    """What a model must hold, and at which load; `tritonkit provision` finds the GPUs and percentages for it."""
+
+    latency_p99: Milliseconds = Field(
+        description="The time, with its unit, in which 99 of 100 requests are answered: 20ms."
+    )
+    rate: PerSecond = Field(description="How many requests arrive, with their unit: 300/s or 900/min.")
+
+
 class Model(Frozen):
     """One model: tritonkit's own keys, and every other key as a field of Triton's ModelConfig."""
 
@@ -124,6 +134,7 @@ class Model(Frozen):
         description="Example values of the inputs: a file or glob as a string, or the value itself; sent by "
         "'infer' and 'bench' when no --input is given.",
     )
+    slo: Slo | None = Field(default=None, description="The latency and the rate that the model is to be served with.")
     fields: Annotated[Mapping[str, Any], AfterValidator(_frozen_mapping)] = Field(default_factory=dict)
 
 

@@ -1,0 +1,249 @@
+"""Plans: what every plan keeps to, whatever is asked; how few GPUs; and what is told where there is none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from profiled import TRUTHS, rows
+
+from tritonkit.errors import Infeasible
+from tritonkit.provision.choices import Terms, Workload, choices, fewest_replicas
+from tritonkit.provision.curves import Curve, Extent, Fitted
+from tritonkit.provision.explanation import document, why
+from tritonkit.provision.packing import Packing, pack
+from tritonkit.provision.placement import faults, item, settle
+from tritonkit.provision.prediction import Behaviour, behaviours, neighbours_of, predict
+
+KNOWN = behaviours(rows())
+WORKLOADS = (
+    Workload("bert", 60, 150),
+    Workload("captioner", 400, 10),
+    Workload("mobilenet", 12, 400),
+    Workload("resnet50", 30, 300),
+)
+
+
+@st.composite
+def behaviours_of(draw: st.DrawFn, name: str) -> Behaviour:
+    extent = Extent((10.0, 100.0), (1, draw(st.sampled_from([1, 4, 8]))))
+    shape = Fitted(
+        draw(st.floats(0, 0.2)), draw(st.floats(1, 200)), draw(st.floats(1, 300)), draw(st.floats(0, 20)),
+        draw(st.floats(0.1, 3)), 0.0, extent,
+    )  # fmt: skip
+    curve = Curve(shape, 0.02, 0.2, extent, (), None, ())
+    return Behaviour(
+        name,
+        curve,
+        alpha=draw(st.sampled_from([0.0, 1e-7]) | st.floats(0.01, 1.5)),
+        demand=draw(st.floats(0, 2)),
+        delay_ms=draw(st.sampled_from([0.0, 0.05, 0.5])),
+        efficiency=draw(st.floats(0.8, 1.3)),
+        memory_mib=draw(st.sampled_from([0.0, 1500.0, 9000.0, 30_000.0])),
+        clients=draw(st.integers(1, 9)),
+    )
+
+
+@st.composite
+def problems(draw: st.DrawFn, most: int = 5) -> tuple[list[Workload], dict[str, Behaviour], Terms]:
+    """A few models, each with an objective that it can meet alone on some number of GPUs."""
+    known, wanted = {}, []
+    terms = Terms(memory_mib=80_000, execution_share=draw(st.sampled_from([0.3, 0.5, 0.7])))
+    for number in range(draw(st.integers(1, most))):
+        name = f"m{number}"
+        known[name] = draw(behaviours_of(name))
+        alone = known[name].curve.latency_ms(1, 60)
+        slo = alone * draw(st.floats(2, 30))
+        rate = draw(st.floats(0.05, 1.5)) * 1000 / alone
+        workload = Workload(name, slo, rate)
+        assume(fewest_replicas(known[name], workload, terms) is not None)
+        wanted.append(workload)
+    return wanted, known, terms
+
+
+@given(problems())
+@settings(max_examples=30, deadline=None)
+def test_every_plan_keeps_to_its_terms(problem: tuple[list[Workload], dict[str, Behaviour], Terms]) -> None:
+    wanted, known, terms = problem
+    plan = pack(wanted, known, terms, effort=0.5)
+    served = dict.fromkeys(known, 0.0)
+    for placed in plan.gpus:
+        assert placed
+        assert sum(seat.choice.thread_percentage for seat in placed) <= 100
+        assert sum(known[seat.model].memory_mib for seat in placed) <= 80_000
+        assert sum(known[seat.model].clients for seat in placed) <= 48
+        together = [(known[seat.model], float(seat.choice.thread_percentage)) for seat in placed]
+        for index, seat in enumerate(placed):
+            choice = seat.choice
+            # By the predictor, and by nothing that the search has computed.
+            run = predict(
+                known[seat.model], choice.batch_size, choice.thread_percentage, neighbours_of(index, together),
+                choice.rate,
+            )  # fmt: skip
+            slo = choice.workload.slo_ms
+            assert run.latency_ms <= slo * terms.execution_share + 1e-6
+            assert run.wait_ms <= slo * (1 - terms.execution_share) + 1e-6
+            assert run.latency_p99_ms <= slo + 2e-6
+            assert choice.rate < run.capacity
+            served[seat.model] += choice.rate
+            assert why(seat, placed, terms)
+    for workload in wanted:
+        assert served[workload.model] == pytest.approx(workload.rate)
+    assert plan.lower_bound <= len(plan.gpus)
+    assert faults(plan.gpus, wanted, terms) == []
+    # The same again, in whatever order it is asked.
+    assert document(pack(wanted[::-1], known, terms, effort=0.5), terms) == document(plan, terms)
+
+
+@given(problems(most=4))
+@settings(max_examples=20, deadline=None)
+def test_no_assignment_needs_fewer_gpus_than_a_proven_plan(
+    problem: tuple[list[Workload], dict[str, Behaviour], Terms],
+) -> None:
+    wanted, known, terms = problem
+    plan = pack(wanted, known, terms)
+    needed = [fewest_replicas(known[each.model], each, terms) for each in wanted]
+    assume(all(count == 1 for count in needed))
+    items = [item(known[each.model], each, 1, terms) for each in wanted]
+    fewest = min(
+        len(set(places))
+        for places in product(range(len(items)), repeat=len(items))
+        if all(
+            settle([one for one, place in zip(items, places, strict=True) if place == gpu], terms) is not None
+            for gpu in set(places)
+        )
+    )
+    # Replicas may do with fewer; a plan never needs more.
+    assert len(plan.gpus) <= fewest
+    assert plan.lower_bound <= fewest
+
+
+@given(problems(most=3))
+@settings(max_examples=25, deadline=None)
+def test_no_percentages_that_hold_are_smaller(problem: tuple[list[Workload], dict[str, Behaviour], Terms]) -> None:
+    wanted, known, terms = problem
+    items = [item(known[each.model], each, 1, terms) for each in wanted]
+    settled = settle(items, terms)
+    for chosen in product(*(each.choices for each in items)):
+        pressure = sum(choice.pressure for choice in chosen)
+        if sum(choice.thread_percentage for choice in chosen) <= 100 and all(
+            choice.bears(pressure - choice.pressure, len(items) - 1) for choice in chosen
+        ):
+            # Whatever holds is at least as large, everywhere; and where anything holds, something was found.
+            memory = sum(each.behaviour.memory_mib for each in items)
+            assert settled is not None or memory > 80_000
+            for choice, least in zip(chosen, settled or (), strict=False):
+                assert choice.thread_percentage >= least.thread_percentage
+
+
+def test_interference_makes_percentages_grow() -> None:
+    alone = {each.model: pack([each], KNOWN, Terms()).gpus[0][0].choice.thread_percentage for each in WORKLOADS}
+    together = pack(WORKLOADS, KNOWN, Terms())
+    (gpu,) = together.gpus
+    grown = {seat.model: seat.choice.thread_percentage for seat in gpu}
+    assert all(grown[model] >= alone[model] for model in alone)
+    assert any(grown[model] > alone[model] for model in alone)
+    assert {seat.model: seat.alone for seat in gpu} == alone
+    assert together.proven
+    assert any("% without neighbours)" in why(seat, gpu, Terms()) for seat in gpu)
+
+
+def test_one_step_less_would_break_what_the_reason_says() -> None:
+    (gpu,) = pack([Workload("mobilenet", 12, 1500), Workload("resnet50", 30, 600)], KNOWN, Terms()).gpus
+    for seat in gpu:
+        reason = why(seat, gpu, Terms())
+        assert reason.startswith(f"at {seat.choice.thread_percentage - 5} % ")
+
+
+def test_a_rate_beyond_one_gpu_has_replicas() -> None:
+    plan = pack([Workload("resnet50", 30, 9000)], KNOWN, Terms())
+    assert len(plan.gpus) == 3
+    assert {seat.choice.replicas for _, seat in plan.seats} == {3}
+    assert len({seat.choice.batch_size for _, seat in plan.seats}) == 1
+    assert sum(seat.choice.rate for _, seat in plan.seats) == pytest.approx(9000)
+
+
+def test_memory_and_clients_are_limits() -> None:
+    known = {name: replace(each, memory_mib=30_000) for name, each in KNOWN.items()}
+    assert len(pack(WORKLOADS, known, Terms(memory_mib=80_000)).gpus) == 2
+    known = {name: replace(each, clients=20) for name, each in KNOWN.items()}
+    assert len(pack(WORKLOADS, known, Terms()).gpus) == 2
+    assert len(pack(WORKLOADS, KNOWN, Terms(memory_mib=80_000)).gpus) == 1
+
+
+def infeasible(wanted: list[Workload], terms: Terms) -> Infeasible:
+    with pytest.raises(Infeasible) as caught:
+        pack(wanted, KNOWN, terms)
+    assert caught.value.exit_code == 7
+    return caught.value
+
+
+def told(error: Infeasible, unit: str) -> float:
+    """The rate or the SLO that the hint says would fit."""
+    words = (error.hint or "").split()
+    return next(float(word.rstrip(".,").removesuffix(unit)) for word in words if word.rstrip(".,").endswith(unit))
+
+
+def test_an_slo_below_the_fastest_possible_says_which_one_fits() -> None:
+    error = infeasible([Workload("resnet50", 2, 10)], Terms())
+    assert str(error.args[0]).startswith("resnet50: an SLO of 2 ms cannot be met at any rate: alone at 100 % a request")
+    slo = told(error, "ms")
+    assert pack([Workload("resnet50", slo, 10)], KNOWN, Terms())
+    infeasible([Workload("resnet50", slo * 0.97, 10)], Terms())
+
+
+def test_a_rate_beyond_all_gpus_says_which_one_fits() -> None:
+    error = infeasible([Workload("resnet50", 30, 50_000)], Terms(gpus=2))
+    assert "50000/s cannot be served within 30 ms, not with 2 GPUs of its own" in str(error.args[0])
+    rate = told(error, "/s")
+    assert len(pack([Workload("resnet50", 30, rate)], KNOWN, Terms(gpus=2)).gpus) == 2
+    infeasible([Workload("resnet50", 30, rate * 1.05)], Terms(gpus=2))
+
+
+def test_models_that_do_not_fit_together_name_one_and_what_would_fit() -> None:
+    wanted = [Workload("bert", 60, 900), Workload("mobilenet", 12, 2500), Workload("resnet50", 30, 1500)]
+    assert len(pack(wanted, KNOWN, Terms()).gpus) == 2
+    error = infeasible(wanted, Terms(gpus=1))
+    model = str(error.args[0]).partition(":")[0]
+    assert "2 GPUs are needed, and there is 1" in str(error.args[0])
+    assert f"What would fit {model}: " in (error.hint or "")
+    rate = told(error, "/s")
+    smaller = [replace(each, rate=rate) if each.model == model else each for each in wanted]
+    assert len(pack(smaller, KNOWN, Terms(gpus=1)).gpus) == 1
+
+
+def test_memory_that_no_gpu_has_is_told() -> None:
+    error = infeasible([Workload("captioner", 400, 10)], Terms(memory_mib=4000))
+    assert error.args[0] == "captioner: its server takes 7800 MiB, and a GPU has 4000 MiB"
+
+
+def test_more_of_an_slo_for_computing_leaves_less_for_waiting() -> None:
+    for share in (0.2, 0.8):
+        found = choices(KNOWN["bert"], WORKLOADS[0], 1, share)
+        run = predict(KNOWN["bert"], found[0].batch_size, found[0].thread_percentage, (), 150)
+        assert run.latency_ms <= 60 * share
+        assert run.wait_ms <= 60 * (1 - share) + 1e-6
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        Terms(execution_share=1.0)
+
+
+def test_a_plan_that_is_changed_by_hand_is_found_out() -> None:
+    plan = pack(WORKLOADS, KNOWN, Terms(memory_mib=80_000))
+    ((first, *others),) = plan.gpus
+    less = replace(first, choice=replace(first.choice, thread_percentage=10, batch_size=1))
+    assert faults([(less, *others)], WORKLOADS, Terms(memory_mib=80_000))
+    assert any("of 1000 MiB" in fault for fault in faults(plan.gpus, WORKLOADS, Terms(memory_mib=1000)))
+    assert any("MPS clients of 3" in fault for fault in faults(plan.gpus, WORKLOADS, Terms(clients=3)))
+    assert any(fault.startswith("bert: 0.00/s of 150/s") for fault in faults([()], WORKLOADS, Terms()))
+    assert faults([*plan.gpus, *plan.gpus], WORKLOADS, Terms(gpus=1))[0] == "2 GPUs are used, and there are 1"
+
+
+def test_an_empty_plan_is_one() -> None:
+    assert pack([], KNOWN, Terms()) == Packing((), 0)
+
+
+def test_known_models() -> None:
+    assert set(KNOWN) == set(TRUTHS)

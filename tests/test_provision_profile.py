@@ -1,0 +1,216 @@
+"""Profiles: which points are measured, that measuring goes on where it was, and the real servers and perf_analyzer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from measured import repository
+from profiled import TRUTHS, project, rows
+from serving import ANY_PORTS, tritonkit
+
+from tritonkit.bench.preparation import Wish
+from tritonkit.bench.records import Repeat
+from tritonkit.cli.temporary import ON_CPU, serving
+from tritonkit.client.endpoint import Addresses
+from tritonkit.errors import SpecError
+from tritonkit.provision import campaign
+from tritonkit.provision.campaign import batches, groups, pending, points, ring, run, servers_of
+from tritonkit.provision.choices import Terms, Workload
+from tritonkit.provision.measuring import Meter
+from tritonkit.provision.packing import pack
+from tritonkit.provision.prediction import behaviours
+from tritonkit.provision.profiles import Beside, Key, Row, read
+from tritonkit.provision.validation import compare
+from tritonkit.spec.servers import Server
+from tritonkit.tools.perf_analyzer import PerfAnalyzer
+
+QUICK = Wish({}, {}, interval_ms=150, stability_percentage=1000)
+
+
+def test_nine_points_alone_and_a_ring_of_pairs() -> None:
+    found = points({"a": 16, "b": 8, "c": 1})
+    alone = [key for key in found if not key.beside]
+    assert [(key.thread_percentage, key.batch_size) for key in alone if key.model == "a"] == [
+        (at, batch) for at in (10, 30, 100) for batch in (1, 4, 16)
+    ]
+    assert len([key for key in alone if key.model == "c"]) == 3
+    beside = [key for key in found if key.beside]
+    assert sorted((key.model, key.beside[0].model) for key in beside) == [
+        ("a", "b"), ("a", "c"), ("b", "a"), ("b", "c"), ("c", "a"), ("c", "b"),
+    ]  # fmt: skip
+    assert all(key.thread_percentage + key.beside[0].thread_percentage == 100 for key in beside)
+    assert [key for key in points({"a": 16}) if key.beside] == []
+    assert [key for key in points({"a": 16, "b": 8}, pairs=False) if key.beside] == []
+    assert [key for key in points({"a": 16, "b": 8}, [100.0]) if key.beside] == []
+
+
+def test_batches_and_rings() -> None:
+    assert [batches(most) for most in (1, 2, 3, 8, 16, 100)] == [
+        (1,), (1, 2), (1, 2, 3), (1, 4, 8) if 2 ** round(1.5) == 4 else (1, 2, 8), (1, 4, 16), (1, 4, 32),
+    ]  # fmt: skip
+    assert ring(["a", "b"]) == [("a", "b")]
+    assert len(ring(list("abc"))) == 3
+    # Without the chord nothing would tell a from c: every pair would be of one of them and one of the others.
+    assert ring(list("abcd")) == [("a", "b"), ("b", "c"), ("c", "d"), ("d", "a"), ("a", "c")]
+
+
+def test_servers_start_once_for_all_their_points() -> None:
+    wanted = points({"a": 16, "b": 8})
+    needed = [servers for servers, _ in groups(wanted)]
+    assert len(needed) == len(set(needed)) == 8
+    assert [key for _, keys in groups(wanted) for key in keys if key not in wanted] == []
+    assert servers_of(Key("b", 30, 4, (Beside("a", 70, 4),))) == (("a", 70), ("b", 30))
+
+
+def test_an_interrupted_profile_goes_on_where_it_was(tmp_path: Path) -> None:
+    known = {row.key: row for row in rows()}
+    wanted = tuple(known)
+    file = tmp_path / "profiles.csv"
+    opened: list[Sequence[object]] = []
+    measured: list[Key] = []
+
+    @contextmanager
+    def bring_up(servers: tuple[campaign.Server, ...]) -> Iterator[campaign.Measure]:
+        opened.append(servers)
+
+        def measure(key: Key) -> Row:
+            assert servers_of(key) == servers
+            if len(measured) == 10:
+                raise KeyboardInterrupt
+            measured.append(key)
+            return known[key]
+
+        yield measure
+
+    with pytest.raises(KeyboardInterrupt):
+        run(wanted, file, bring_up, lambda _: None)
+    assert [row.key for row in read(file)] == measured
+    before = len(measured)
+    measured.insert(0, Key("interrupted once", 1, 1))
+    told: list[Row] = []
+    everything = run(wanted, file, bring_up, told.append)
+    assert {row.key for row in everything} == set(wanted)
+    assert len(told) == len(wanted) - before
+    assert pending(wanted, read(file)) == ()
+    count = len(opened)
+    run(wanted, file, bring_up, told.append)
+    assert len(opened) == count
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return repository(tmp_path_factory.mktemp("profiled") / "models")
+
+
+def test_points_alone_and_beside_one_another_through_real_servers(
+    models: Path, perf_analyzer: PerfAnalyzer, tmp_path: Path
+) -> None:
+    servers = (Server("one", 0, ("add",)), Server("two", 1, ("open",)))
+    with serving(models, ["add", "open"], servers, ON_CPU) as deployment:
+        meter = Meter(
+            Addresses(deployment.http, deployment.grpc), perf_analyzer, replace(QUICK, shapes={"X": (4,)}), tmp_path,
+            warm_up=0.2,
+        )  # fmt: skip
+        alone = meter.row(Key("add", 100, 4))
+        beside = meter.row(Key("add", 100, 4, (Beside("open", 100, 2),)))
+        with pytest.raises(SpecError, match="it takes at most 8"):
+            meter.row(Key("add", 100, 9))
+    # The dynamic batcher of the model waits 2 ms, which is no computing.
+    assert 2.0 < alone.latency_ms < 200
+    assert alone.transfer_ms is not None
+    assert 2.0 < alone.transfer_ms < alone.latency_ms
+    assert alone.throughput is not None
+    assert alone.throughput > 4 / alone.latency_ms * 1000 * 0.5
+    assert (alone.memory_mib, alone.clients) == (None, None)
+    assert beside.latency_ms > 2.0
+    raw = sorted(path.parent.name for path in tmp_path.rglob("report-1.csv"))
+    assert raw == ["latency-add", "latency-add", "latency-open", "throughput-add"]
+
+
+def test_a_profile_from_the_command_line_is_planned_from_and_validated(
+    models: Path, perf_analyzer: PerfAnalyzer, tmp_path: Path
+) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/model.py").write_text((models / "add/1/model.py").read_text())
+    body = {
+        "backend": "python", "source": "src/", "max_batch_size": 4, "input": {"X": "FP32[4]"},
+        "output": {"Y": "FP32[4]"}, "instance_group": [{"count": 1, "kind": "KIND_CPU"}],
+        "slo": {"latency_p99": "2s", "rate": "20/s"},
+    }  # fmt: skip
+    spec = {"version": 1, "models": {"add": body, "sum": {**body, "slo": {"latency_p99": "1.5s", "rate": "30/s"}}}}
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+    quick = ("--gpu", "none", "--measurement-interval", "150", "--stability-percentage", "1000")
+    planned = tritonkit(tmp_path, "profile", *quick, "--dry-run", "--json")
+    assert [(row["model"], row["batch_size"]) for row in json.loads(planned.stdout)] == [
+        (model, batch) for model in ("add", "sum") for batch in (1, 2, 4)
+    ]
+    done = tritonkit(tmp_path, "profile", *quick, "--model", "add", "--batch-size", "1,4")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "profiles.csv: 2 points measured, 0 were there already"
+    before = read(tmp_path / "profiles.csv")
+    done = tritonkit(tmp_path, "profile", *quick, "--batch-size", "1,4")
+    assert done.stdout.splitlines()[-1] == "profiles.csv: 2 points measured, 2 were there already"
+    assert read(tmp_path / "profiles.csv")[:2] == before
+    done = tritonkit(tmp_path, "provision", "--validate", "--seconds", "3", "--json")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "note: no GPU is here" in done.stderr
+    found = {row["model"]: row for row in json.loads(done.stdout)["validation"]}
+    assert set(found) == {"add", "sum"}
+    for name, rate in (("add", 20), ("sum", 30)):
+        assert found[name]["held"]
+        assert found[name]["throughput"] == pytest.approx(rate, rel=0.7)
+        assert 0 < found[name]["latency_p99_ms"] < found[name]["slo_ms"]
+        assert found[name]["compute_ms"] > 0
+    done = tritonkit(tmp_path, "profile", "--model", "ad")
+    assert (done.returncode, "no such model; did you mean 'add'?" in done.stderr) == (2, True)
+
+
+def test_a_plan_that_does_not_hold_is_found_out() -> None:
+    plan = pack([Workload("bert", 60, 150), Workload("mobilenet", 12, 400)], behaviours(rows()), Terms())
+    good = Repeat(
+        throughput=148, latency_avg=20_000, latency_p50=1, latency_p90=1, latency_p95=1, latency_p99=50_000,
+        batches={2: 50, 3: 50}, seconds=60, parts={"compute_infer": 8000.0, "compute_input": 100.0},
+    )  # fmt: skip
+    (found,) = compare(plan, {"bert": good})
+    assert (found.model, found.held, found.batch_size, found.compute_ms) == ("bert", True, 2.5, 8.1)
+    assert found.error == pytest.approx(found.predicted_compute_ms / 8.1 - 1)  # type: ignore[operator]
+    truth = TRUTHS["bert"].active_ms(2, plan.gpus[0][0].choice.thread_percentage)
+    assert truth < (found.predicted_compute_ms or 0) < 1.5 * truth
+    for broken in (replace(good, latency_p99=61_000), replace(good, throughput=130), replace(good, failures=1)):
+        assert not compare(plan, {"bert": broken})[0].held
+    # A minute of random arrivals may be a few percent off.
+    assert compare(plan, {"bert": replace(good, throughput=142)})[0].held
+
+
+def test_the_running_plan_is_watched_and_what_would_change_is_said(tmp_path: Path, models: Path) -> None:
+    folder = project(tmp_path / "mix")
+    (folder / "src/model.py").write_text((models / "add/1/model.py").read_text())
+    text = (folder / "spec.yaml").read_text().replace("KIND_GPU", "KIND_CPU")
+    (folder / "spec.yaml").write_text(text)
+    assert tritonkit(folder, "provision", "-o", "plan.yaml").returncode == 0
+    summaries = "--server-arg=--metrics-config=summary_latencies=true"
+    up = tritonkit(folder, "up", "spec.yaml", "plan.yaml", "--gpus", "none", summaries, "--detach", *ANY_PORTS)
+    try:
+        assert up.returncode == 0, up.stderr
+        done = tritonkit(
+            folder, "autoscale", "spec.yaml", "plan.yaml", "--dry-run", "--looks", "2", "--interval", "0.5",
+            "--patience", "0.4", "--json",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        looks = [json.loads(part + "}") for part in done.stdout.split("\n}\n") if part.strip()]
+        assert len(looks) == 2
+        # Nobody asks: everything has too much, as soon as patience is at its end.
+        assert looks[0]["changes"] == []
+        assert any(reason.startswith("resnet50: 0/s for ") for reason in looks[1]["reasons"])
+        assert any(change.startswith("resnet50 on GPU 0: ") for change in looks[1]["changes"])
+        assert not looks[1]["applied"]
+        refused = tritonkit(folder, "autoscale", "spec.yaml", "--looks", "1", "--interval", "0.1")
+        assert (refused.returncode, "the spec has no server with a GPU for bert" in refused.stderr) == (2, True)
+    finally:
+        tritonkit(folder, "down")

@@ -1,0 +1,218 @@
+"""``tritonkit profile``: how models run at thread percentages and batches, measured once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tritonkit.cli.build import Assignments
+from tritonkit.cli.console import print_json, print_table, progress
+from tritonkit.cli.provision import DEFAULT_PROFILE, ProfileFile
+from tritonkit.errors import Fault, SpecError, UsageError, nearest
+
+if TYPE_CHECKING:
+    from tritonkit.bench.preparation import Wish
+    from tritonkit.provision.campaign import Measure, Server
+    from tritonkit.provision.measuring import Gpu
+    from tritonkit.provision.profiles import Key, Row
+    from tritonkit.serve import Deployment
+    from tritonkit.spec.loading import LoadedSpec
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command("profile", epilog="Example: tritonkit profile spec.yaml --gpu 0 && tritonkit provision")(profile)
+
+
+def profile(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[SPEC [OVERLAY]...]",
+            help="The spec, then overlays that replace what it says (default: ./spec.yaml).",
+            show_default=False,
+        ),
+    ] = None,
+    assignments: Assignments = None,
+    target: ProfileFile = DEFAULT_PROFILE,
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", help="Only this model; may be repeated (default: those with an slo, else all)."),
+    ] = None,
+    gpu: Annotated[
+        str, typer.Option(metavar="INDEX|UUID|none", help="The GPU to measure on; none measures on the CPU.")
+    ] = "0",
+    percentages: Annotated[
+        str | None,
+        typer.Option(metavar="RANGE", help="Thread percentages (default: 10,30,100; on the CPU only 100)."),
+    ] = None,
+    batch_size: Annotated[
+        str | None,
+        typer.Option("--batch-size", "-b", metavar="RANGE", help="Batches (default: 1, the largest, one between)."),
+    ] = None,
+    no_pairs: Annotated[
+        bool, typer.Option("--no-pairs", help="Measure no model beside another.", show_default=False)
+    ] = False,
+    interval: Annotated[
+        int | None,
+        typer.Option("--measurement-interval", min=100, help="One window, in ms (default: by the model's latency)."),
+    ] = None,
+    stability: Annotated[
+        float, typer.Option("--stability-percentage", min=0.1, help="How far three windows may differ.")
+    ] = 5.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the points only.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the points as JSON.")] = False,
+) -> None:
+    """Measure models at thread percentages and batches through the real server; goes on where it was interrupted."""
+    from tritonkit.bench.levels import numbers, whole_numbers
+    from tritonkit.bench.preparation import Wish
+    from tritonkit.provision import campaign, profiles
+    from tritonkit.spec.loading import load
+
+    loaded = load(files or [Path("spec.yaml")], assignments or [], os.environ)
+    loaded.faults.raise_if_any()
+    on_cpu = gpu == "none"
+    at = numbers("--percentages", percentages) if percentages else [100.0] if on_cpu else list(campaign.PERCENTAGES)
+    if any(value > 100 for value in at):
+        raise UsageError("--percentages: expected at most 100")
+    wanted = _points(loaded, models or [], at, pairs=not (no_pairs or on_cpu))
+    if batch_size:
+        chosen = whole_numbers("--batch-size", batch_size)
+        alone = dict.fromkeys((key.model, key.thread_percentage) for key in wanted if not key.beside)
+        beside = [key for key in wanted if key.beside]
+        wanted = (*(profiles.Key(model, value, batch) for model, value in alone for batch in chosen), *beside)
+    known = profiles.read(target) if target.exists() else ()
+    left = campaign.pending(wanted, known)
+    if dry_run:
+        _print(wanted, known, as_json=as_json)
+        return
+    wish = Wish({}, {}, interval_ms=interval, stability_percentage=stability)
+    if left:
+        known = _measure(loaded, files or [Path("spec.yaml")], assignments or [], wanted, target, gpu, wish)
+    _print(wanted, known, as_json=as_json)
+    if not as_json:
+        typer.echo(f"{target}: {len(left)} points measured, {len(wanted) - len(left)} were there already")
+
+
+def _points(loaded: LoadedSpec, models: list[str], percentages: Sequence[float], *, pairs: bool) -> tuple[Key, ...]:
+    from tritonkit.provision.campaign import points
+    from tritonkit.provision.objectives import largest_batch
+
+    unknown = [name for name in models if name not in loaded.spec.models]
+    if unknown:
+        raise SpecError(
+            [Fault(f"--model {name}", 0, "", f"no such model{nearest(name, loaded.spec.models)}") for name in unknown]
+        )
+    with_slo = [name for name, model in loaded.spec.models.items() if model.slo is not None]
+    names = models or with_slo or list(loaded.spec.models)
+    return points({name: largest_batch(loaded, name) for name in names}, percentages, pairs=pairs)
+
+
+def _measure(
+    loaded: LoadedSpec,
+    files: list[Path],
+    assignments: list[str],
+    wanted: tuple[Key, ...],
+    target: Path,
+    gpu: str,
+    wish: Wish,
+) -> tuple[Row, ...]:
+    from tritonkit.cli.served import served
+    from tritonkit.provision import campaign, profiles
+    from tritonkit.tools import perf_analyzer
+
+    analyzer = perf_analyzer.find()
+    repository = served(files, assignments).repository
+    device = _gpu(gpu)
+    left = campaign.pending(wanted, profiles.read(target) if target.exists() else ())
+
+    @contextmanager
+    def opened(servers: tuple[Server, ...]) -> Iterator[Measure]:
+        from tritonkit.cli.temporary import ON_CPU, samples_of, serving, with_members
+        from tritonkit.client.endpoint import Addresses
+        from tritonkit.provision.measuring import Gpu, Meter
+        from tritonkit.spec import servers as entries
+
+        found = [
+            entries.Server(
+                f"profiled-{number}",
+                number,
+                (model,),
+                None if device is None else (device.uuid,),
+                None if device is None else percentage,
+            )
+            for number, (model, percentage) in enumerate(servers)
+        ]
+        names = with_members(loaded, [model for model, _ in servers])
+        gpus = ON_CPU if device is None else (device.uuid,)
+        texts, start = samples_of(repository, os.environ)
+        with serving(repository, names, found, gpus) as deployment:
+            raw = target.with_name(f"{target.stem}-raw").resolve()
+            meter = Meter(
+                Addresses(deployment.http, deployment.grpc), analyzer, wish, raw, texts, start, device or Gpu(),
+            )  # fmt: skip
+            yield lambda key: meter.row(key, clients=_clients(deployment) if device else None)
+
+    with progress() as bars:
+        bar = bars.add_task("profiling", total=len(left))
+        return campaign.run(
+            wanted, target, opened, lambda row: bars.update(bar, advance=1, description=f"measured {row.key}")
+        )
+
+
+def _gpu(word: str) -> Gpu | None:
+    from tritonkit.provision.measuring import Gpu
+    from tritonkit.serve import gpus
+    from tritonkit.spec.sizes import MIB
+
+    if word == "none":
+        return None
+    (found,) = gpus.select([word], gpus.present())
+    return Gpu(found.uuid, found.name, found.memory_total / MIB, found.memory_used / MIB)
+
+
+def _clients(deployment: Deployment) -> int | None:
+    from tritonkit.serve.sharing import daemons
+
+    return sum(len(daemon.clients) for daemon in daemons(deployment)) or None
+
+
+def _print(wanted: Sequence[Key], known: Sequence[Row], *, as_json: bool) -> None:
+    rows = {row.key: row for row in known}
+    if as_json:
+        print_json(
+            [
+                {
+                    "model": key.model,
+                    "thread_percentage": key.thread_percentage,
+                    "batch_size": key.batch_size,
+                    "beside": [str(each) for each in key.beside],
+                    "latency_ms": rows[key].latency_ms if key in rows else None,
+                    "throughput": rows[key].throughput if key in rows else None,
+                    "memory_mib": rows[key].memory_mib if key in rows else None,
+                }
+                for key in wanted
+            ]
+        )
+        return
+    columns = ("model", "percent", "batch", "beside", "latency ms", "infer/s", "memory MiB")
+    print_table(
+        columns,
+        [
+            (
+                key.model, f"{key.thread_percentage:g} %", key.batch_size, ", ".join(map(str, key.beside)) or "-",
+                *(_cell(getattr(rows.get(key), name, None)) for name in ("latency_ms", "throughput", "memory_mib")),
+            )
+            for key in wanted
+        ],
+        right=("percent", "batch", "latency ms", "infer/s", "memory MiB"),
+    )  # fmt: skip
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

@@ -1,0 +1,113 @@
+"""What to measure of each model, and measuring it: a file that grows by a line a point, and is gone on with later."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from itertools import groupby
+from pathlib import Path
+
+from tritonkit.provision import profiles
+from tritonkit.provision.profiles import Beside, Key, Row
+
+# The time goes with 1 / percentage, so points a factor of three apart tell its curve best.
+PERCENTAGES = (10.0, 30.0, 100.0)
+# A profile of larger batches than this would say little of requests with objectives.
+LARGEST_BATCH = 32
+
+Server = tuple[str, float]
+"""A model and its thread percentage."""
+Measure = Callable[[Key], Row]
+"""Measures one point on servers that run."""
+Open = Callable[[tuple[Server, ...]], AbstractContextManager[Measure]]
+"""Brings servers up for the time of a block: the one thing that measuring needs others for."""
+
+
+def points(
+    largest: Mapping[str, int], percentages: Sequence[float] = PERCENTAGES, *, pairs: bool = True
+) -> tuple[Key, ...]:
+    """What to measure: each model alone at three percentages and three batches, and beside its neighbours in a ring.
+
+    Args:
+        largest: the models, and the largest batch that each takes.
+        percentages: the thread percentages.
+        pairs: whether models are measured beside one another at all.
+    """
+    names = sorted(largest)
+    chosen = {name: batches(largest[name]) for name in names}
+    found = [Key(name, percentage, batch) for name in names for percentage in percentages for batch in chosen[name]]
+    if not pairs or len(names) < 2:
+        return tuple(found)
+    own = max((value for value in percentages if value <= 50), default=None)
+    if own is None:
+        return tuple(found)
+    for one, other in ring(names):
+        for first, second in ((one, other), (other, one)):
+            # The larger a neighbour's share, the better its influence shows.
+            beside = Beside(second, 100 - own, _middle(chosen[second]))
+            found.append(Key(first, own, _middle(chosen[first]), (beside,)))
+    return tuple(dict.fromkeys(found))
+
+
+def ring(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Each model with the next one. In an even ring a chord tells how every second one bears every other second one."""
+    pairs = list(zip(names, [*names[1:], *names[:1]], strict=True)) if len(names) > 2 else [(names[0], names[1])]
+    return [*pairs, (names[0], names[2])] if len(names) > 3 and len(names) % 2 == 0 else pairs
+
+
+def batches(largest: int) -> tuple[int, ...]:
+    """One, the largest, and the power of two between them."""
+    most = min(largest, LARGEST_BATCH)
+    between = 2 ** round(math.log2(most) / 2)
+    return tuple(sorted({1, min(between, most), most}))
+
+
+def _middle(batches: Sequence[int]) -> int:
+    return batches[len(batches) // 2]
+
+
+def pending(wanted: Iterable[Key], rows: Iterable[Row]) -> tuple[Key, ...]:
+    """The points that are not measured yet."""
+    known = {row.key for row in rows}
+    return tuple(key for key in wanted if key not in known)
+
+
+def groups(keys: Iterable[Key]) -> Iterator[tuple[tuple[Server, ...], list[Key]]]:
+    """The points by the servers that they need, so that these start as seldom as can be."""
+    ordered = sorted(keys, key=lambda key: (len(key.beside), servers_of(key), key.batch_size))
+    for servers, group in groupby(ordered, key=servers_of):
+        yield servers, list(group)
+
+
+def servers_of(key: Key) -> tuple[Server, ...]:
+    """The servers that a point needs."""
+    own = (key.model, key.thread_percentage)
+    return tuple(sorted([own, *((each.model, each.thread_percentage) for each in key.beside)]))
+
+
+def run(wanted: Sequence[Key], file: Path, opened: Open, told: Callable[[Row], None]) -> tuple[Row, ...]:
+    """Measure what a profile file does not have yet; it is complete after every point.
+
+    Args:
+        wanted: the points.
+        file: the profile; other points in it are kept.
+        opened: brings servers up.
+        told: is called with each point that was measured.
+
+    Returns:
+        All rows of the file.
+
+    Raises:
+        SpecError: there is a file already that is no profile.
+        BenchmarkFailed, LaunchFailed: a point could not be measured; those before it are in the file.
+    """
+    rows = list(profiles.read(file)) if file.exists() else []
+    for servers, keys in groups(pending(wanted, rows)):
+        with opened(servers) as measure:
+            for key in keys:
+                row = measure(key)
+                rows.append(row)
+                profiles.write(file, rows)
+                told(row)
+    return tuple(rows)

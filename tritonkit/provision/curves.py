@@ -1,0 +1,216 @@
+"""How long a batch takes alone, at any thread percentage and batch size within what was measured.
+
+The fitted form is that of iGniter (F. Xu et al., "iGniter: Interference-Aware GPU Resource Provisioning for Predictable
+DNN Inference in the Cloud", IEEE TPDS, 2022): with batch b and percentage r, the active time is
+``(k1 b^2 + k2 b + k3) / (r + k4) + k5``, and transfers are linear in b. Where a profile does not follow it, the table
+of the measured points is interpolated. Neither goes beyond the measured points: there the time is infinite.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal, TypeAlias
+
+from tritonkit.provision.profiles import Row
+
+# A profile may go the wrong way by this much: two measurements of one point differ by as much.
+NOISE = 0.03
+# A fit that is further off than this, on average or at one point, is worse than its table.
+POOR_MEAN = 0.05
+POOR_MAX = 0.15
+# Fewer points than this say less than the form has coefficients.
+FEWEST = 4
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The percentages and batch sizes between which something was measured."""
+
+    percentages: tuple[float, float]
+    batches: tuple[int, int]
+
+    def holds(self, batch_size: int, thread_percentage: float) -> bool:
+        """Whether a point is within."""
+        low, high = self.percentages
+        least, most = self.batches
+        return low <= thread_percentage <= high and least <= batch_size <= most
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The analytic form.
+
+    Attributes:
+        k1, k2, k3, k4, k5: its coefficients; milliseconds and percentages.
+        linear: milliseconds an item at any percentage, where transfers were not measured apart.
+        extent: where it is known.
+    """
+
+    k1: float
+    k2: float
+    k3: float
+    k4: float
+    k5: float
+    linear: float
+    extent: Extent
+
+    def active_ms(self, batch_size: int, thread_percentage: float) -> float:
+        """Milliseconds that the instance is busy with one batch, alone."""
+        if not self.extent.holds(batch_size, thread_percentage):
+            return math.inf
+        work = self.k1 * batch_size**2 + self.k2 * batch_size + self.k3
+        return work / (thread_percentage + self.k4) + self.k5 + self.linear * batch_size
+
+
+@dataclass(frozen=True)
+class Table:
+    """The measured points: for each percentage the batches and their milliseconds, all ascending."""
+
+    lines: tuple[tuple[float, tuple[tuple[int, float], ...]], ...]
+
+    def active_ms(self, batch_size: int, thread_percentage: float) -> float:
+        """Milliseconds that the instance is busy with one batch, alone; straight lines between points."""
+        known = [(percentage, _between(points, batch_size)) for percentage, points in self.lines]
+        return _between([(percentage, value) for percentage, value in known if value < math.inf], thread_percentage)
+
+
+@dataclass(frozen=True)
+class Residual:
+    """One measured point, and what the curve says of it."""
+
+    thread_percentage: float
+    batch_size: int
+    measured_ms: float
+    predicted_ms: float
+
+    @property
+    def error(self) -> float:
+        """The relative error, with its sign."""
+        return self.predicted_ms / self.measured_ms - 1
+
+
+Shape: TypeAlias = Fitted | Table
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A model alone.
+
+    Attributes:
+        shape: the time that its instance is busy.
+        transfer_item_ms: milliseconds outside the instance, an item.
+        transfer_fixed_ms: likewise, a request.
+        extent: what was measured.
+        residuals: of the analytic form, also where the table is used instead.
+        held_out: the form's mean error at points that it was not fitted to; None with too few points.
+        notes: why the table is used, if it is.
+    """
+
+    shape: Shape
+    transfer_item_ms: float
+    transfer_fixed_ms: float
+    extent: Extent
+    residuals: tuple[Residual, ...]
+    held_out: float | None
+    notes: tuple[str, ...]
+
+    @property
+    def form(self) -> Literal["fitted", "table"]:
+        """Which of the two is used."""
+        return "fitted" if isinstance(self.shape, Fitted) else "table"
+
+    @property
+    def mean_error(self) -> float:
+        """The form's mean relative error at the measured points."""
+        return sum(abs(each.error) for each in self.residuals) / len(self.residuals) if self.residuals else 0.0
+
+    @property
+    def max_error(self) -> float:
+        """Its largest one."""
+        return max((abs(each.error) for each in self.residuals), default=0.0)
+
+    def active_ms(self, batch_size: int, thread_percentage: float) -> float:
+        """Milliseconds that the instance is busy with one batch; infinite beyond what was measured."""
+        return self.shape.active_ms(batch_size, thread_percentage)
+
+    def transfer_ms(self, batch_size: int) -> float:
+        """Milliseconds of a batch's request outside the instance."""
+        return self.transfer_item_ms * batch_size + self.transfer_fixed_ms
+
+    def latency_ms(self, batch_size: int, thread_percentage: float) -> float:
+        """Milliseconds of a request with one batch, alone."""
+        return self.active_ms(batch_size, thread_percentage) + self.transfer_ms(batch_size)
+
+
+def curve(rows: Sequence[Row]) -> Curve:
+    """The curve of one model's points alone; at least one."""
+    from tritonkit.provision import fitting
+
+    rows = sorted(rows, key=lambda row: (row.key.thread_percentage, row.key.batch_size))
+    extent = _extent(rows)
+    item, fixed = fitting.transfers(rows)
+    apart = all(row.transfer_ms is not None for row in rows)
+    points = [
+        (row.key.batch_size, row.key.thread_percentage, row.latency_ms - item * row.key.batch_size - fixed)
+        for row in rows
+    ]
+    table = Table(
+        tuple(
+            (percentage, tuple((batch, time) for batch, at, time in points if at == percentage))
+            for percentage in sorted({at for _, at, _ in points})
+        )
+    )
+    if len(rows) < FEWEST:
+        note = f"{len(rows)} point{'s' if len(rows) > 1 else ''} only: the table is used as it is"
+        return Curve(table, item, fixed, extent, (), None, (note,))
+    fitted = fitting.form(points, extent, linear=not apart)
+    residuals = tuple(
+        Residual(at, batch, row.latency_ms, fitted.active_ms(batch, at) + item * batch + fixed)
+        for row, (batch, at, _) in zip(rows, points, strict=True)
+    )
+    found = Curve(fitted, item, fixed, extent, residuals, fitting.held_out(points, extent, linear=not apart), ())
+    notes = [*_wrong_ways(rows)]
+    if found.mean_error > POOR_MEAN or found.max_error > POOR_MAX:
+        notes.append(f"the fit is off by {found.mean_error:.1%} on average, {found.max_error:.1%} at most")
+    if not notes:
+        return found
+    notes[-1] += ": the table is used instead"
+    return Curve(table, item, fixed, extent, residuals, found.held_out, tuple(notes))
+
+
+def _extent(rows: Sequence[Row]) -> Extent:
+    percentages = [row.key.thread_percentage for row in rows]
+    batches = [row.key.batch_size for row in rows]
+    return Extent((min(percentages), max(percentages)), (min(batches), max(batches)))
+
+
+def _wrong_ways(rows: Sequence[Row]) -> list[str]:
+    """Where more of a GPU, or less to do, took longer."""
+    notes = []
+    for first in rows:
+        for second in rows:
+            one, other = first.key, second.key
+            slower = second.latency_ms > first.latency_ms * (1 + NOISE)
+            if slower and one.batch_size == other.batch_size and one.thread_percentage < other.thread_percentage:
+                notes.append(
+                    f"batch {one.batch_size} takes {second.latency_ms:.4g} ms at {other.thread_percentage:g} %, "
+                    f"and {first.latency_ms:.4g} ms at {one.thread_percentage:g} %"
+                )
+            if slower and one.thread_percentage == other.thread_percentage and one.batch_size > other.batch_size:
+                notes.append(
+                    f"at {one.thread_percentage:g} % batch {other.batch_size} takes {second.latency_ms:.4g} ms, "
+                    f"and batch {one.batch_size} takes {first.latency_ms:.4g} ms"
+                )
+    more = f" (and {len(notes) - 1} more such pairs)" if len(notes) > 1 else ""
+    return [f"{notes[0]}{more}"] if notes else []
+
+
+def _between(points: Sequence[tuple[float, float]], place: float) -> float:
+    """The value at a place on straight lines between points in ascending order; infinite outside."""
+    for (left, low), (right, high) in pairwise(points):
+        if left <= place <= right:
+            return low + (high - low) * (place - left) / (right - left)
+    return next((value for at, value in points if at == place), math.inf)

@@ -1,0 +1,232 @@
+"""Profile files: what models were measured to do at a thread percentage and a batch, alone or beside others.
+
+A profile is a CSV with the columns ``model,thread_percentage,batch_size,latency_ms``, in any order; further ones are
+known by name, and others are passed over. So a file may come from anywhere.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tritonkit.errors import Fault, SpecError, TritonkitError
+
+REQUIRED = ("model", "thread_percentage", "batch_size", "latency_ms")
+OPTIONAL = ("throughput", "transfer_ms", "memory_mib", "gpu_memory_mib", "clients", "beside", "gpu")
+COLUMNS = (*REQUIRED, *OPTIONAL)
+
+
+@dataclass(frozen=True, order=True)
+class Beside:
+    """A neighbour that computed all the time while another model was measured."""
+
+    model: str
+    thread_percentage: float
+    batch_size: int
+
+    def __str__(self) -> str:
+        return f"{self.model}:{self.thread_percentage:g}:{self.batch_size}"
+
+
+@dataclass(frozen=True)
+class Key:
+    """What was measured."""
+
+    model: str
+    thread_percentage: float
+    batch_size: int
+    beside: tuple[Beside, ...] = ()
+
+    def __str__(self) -> str:
+        neighbours = f" beside {', '.join(map(str, self.beside))}" if self.beside else ""
+        return f"{self.model} at {self.thread_percentage:g} %, batch {self.batch_size}{neighbours}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured point.
+
+    Attributes:
+        key: what was measured.
+        latency_ms: mean time of a request with a whole batch, one at a time.
+        throughput: items a second where requests never run out; None where it was not measured.
+        transfer_ms: the part of ``latency_ms`` outside the model's instance; None where it was not measured.
+        memory_mib: the GPU memory of the model's server; None where it was not measured.
+        gpu_memory_mib: all memory of the GPU.
+        clients: the MPS clients of the model's server.
+        gpu: the GPU's name; empty where it is not known.
+    """
+
+    key: Key
+    latency_ms: float
+    throughput: float | None = None
+    transfer_ms: float | None = None
+    memory_mib: float | None = None
+    gpu_memory_mib: float | None = None
+    clients: int | None = None
+    gpu: str = ""
+
+
+def read(path: Path) -> tuple[Row, ...]:
+    """Read a profile file.
+
+    Raises:
+        SpecError: it is no such file, or one of its lines is wrong; every fault is reported with its line.
+    """
+    file = str(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        hint = "Measure one with: tritonkit profile spec.yaml"
+        raise SpecError([Fault(file, 0, "", "no such profile file")], hint=hint) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError([Fault(file, 0, "", f"cannot be read: {error}")]) from error
+    reader = csv.DictReader(io.StringIO(text), skipinitialspace=True)
+    missing = [name for name in REQUIRED if name not in (reader.fieldnames or ())]
+    if missing:
+        words = f"the column{'s' if len(missing) > 1 else ''} {', '.join(missing)} {'are' if missing[1:] else 'is'}"
+        raise SpecError([Fault(file, 1, "", f"{words} missing; a profile begins with {','.join(REQUIRED)}")])
+    faults: list[Fault] = []
+    rows: dict[Key, tuple[int, Row]] = {}
+    for cells in reader:
+        found = _row(cells, file, reader.line_num, faults)
+        if found is None:
+            continue
+        if found.key in rows:
+            line = rows[found.key][0]
+            faults.append(
+                Fault(file, reader.line_num, "", f"{found.key} is given twice; it first stands on line {line}")
+            )
+        else:
+            rows[found.key] = (reader.line_num, found)
+    if not rows and not faults:
+        faults.append(Fault(file, 1, "", "there is no line below the columns"))
+    if faults:
+        raise SpecError(faults)
+    return tuple(row for _, row in rows.values())
+
+
+def write(path: Path, rows: Sequence[Row]) -> None:
+    """Write a profile file, whole or not at all; what stood there is replaced.
+
+    Raises:
+        TritonkitError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        beside = Path(name)
+        try:
+            with os.fdopen(handle, "w") as sink:
+                sink.write(as_csv(rows))
+            beside.chmod(0o644)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise TritonkitError(f"{path}: the profile cannot be written: {error.strerror}") from error
+
+
+def as_csv(rows: Iterable[Row]) -> str:
+    """The text of a profile file."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        key = row.key
+        writer.writerow(
+            [
+                key.model, f"{key.thread_percentage:g}", key.batch_size, _number(row.latency_ms),
+                _number(row.throughput), _number(row.transfer_ms), _number(row.memory_mib), _number(row.gpu_memory_mib),
+                "" if row.clients is None else row.clients, ";".join(map(str, key.beside)), row.gpu,
+            ]
+        )  # fmt: skip
+    return buffer.getvalue()
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
+
+
+def _row(cells: Mapping[str | None, Any], file: str, line: int, faults: list[Fault]) -> Row | None:
+    before = len(faults)
+
+    def cell(name: str, convert: Callable[[str], Any], *, required: bool = False) -> Any:
+        text = (cells.get(name) or "").strip()
+        if not text:
+            if required:
+                faults.append(Fault(file, line, name, "is missing"))
+            return None
+        try:
+            return convert(text)
+        except ValueError as error:
+            faults.append(Fault(file, line, name, f"{error}, found {text!r}"))
+            return None
+
+    if None in cells:
+        faults.append(Fault(file, line, "", "has more cells than there are columns"))
+    model = cell("model", str, required=True)
+    percentage = cell("thread_percentage", _percentage, required=True)
+    batch = cell("batch_size", _count, required=True)
+    latency = cell("latency_ms", _positive, required=True)
+    beside = cell("beside", _neighbours) or ()
+    numbers = {name: cell(name, _positive) for name in ("throughput", "memory_mib", "gpu_memory_mib")}
+    transfer = cell("transfer_ms", _not_negative)
+    clients = cell("clients", _count)
+    if transfer is not None and latency is not None and transfer >= latency:
+        faults.append(
+            Fault(file, line, "transfer_ms", f"expected less than latency_ms ({latency:g}), found {transfer:g}")
+        )
+    if len(faults) > before:
+        return None
+    gpu = (cells.get("gpu") or "").strip()
+    key = Key(model, percentage, batch, tuple(sorted(beside)))
+    return Row(key, latency, **numbers, transfer_ms=transfer, clients=clients, gpu=gpu)
+
+
+def _positive(text: str) -> float:
+    value = _not_negative(text)
+    if value == 0:
+        raise ValueError("expected a number above 0")
+    return value
+
+
+def _not_negative(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError("expected a number") from None
+    if not math.isfinite(value) or value < 0:
+        raise ValueError("expected a number above 0")
+    return value
+
+
+def _percentage(text: str) -> float:
+    value = _positive(text)
+    if value > 100:
+        raise ValueError("expected at most 100")
+    return value
+
+
+def _count(text: str) -> int:
+    value = _positive(text)
+    if value != int(value):
+        raise ValueError("expected a whole number")
+    return int(value)
+
+
+def _neighbours(text: str) -> list[Beside]:
+    found = []
+    for part in text.split(";"):
+        pieces = part.strip().rsplit(":", 2)
+        if len(pieces) != 3 or not pieces[0]:
+            raise ValueError("expected neighbours as in resnet50:30:8;bert:20:4 (model:thread_percentage:batch_size)")
+        found.append(Beside(pieces[0], _percentage(pieces[1]), _count(pieces[2])))
+    return found

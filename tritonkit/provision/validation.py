@@ -1,0 +1,109 @@
+"""A plan that runs, against what was predicted of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tritonkit.bench.records import Repeat
+from tritonkit.provision.packing import Packing
+from tritonkit.provision.placement import Seat
+from tritonkit.provision.prediction import neighbours_of, predict
+
+# A rate counts as served from this part of it on, and from so many standard deviations of random arrivals below.
+SERVED = 0.97
+DEVIATIONS = 3.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One model under its load, all others under theirs.
+
+    Attributes:
+        model: its name.
+        slo_ms: what 99 of 100 requests are to take no longer than.
+        latency_p99_ms: what they took.
+        predicted_p99_ms: the bound that the plan was made with.
+        latency_ms: what they took on average.
+        batch_size: the average batch.
+        compute_ms: how long the instance was busy with one; None where the server did not tell.
+        predicted_compute_ms: what is predicted for a batch of that size beside neighbours as busy as planned.
+        rate: requests a second that were to be served.
+        throughput: requests a second that were served.
+        held: whether the SLO and the rate were held.
+    """
+
+    model: str
+    slo_ms: float
+    latency_p99_ms: float
+    predicted_p99_ms: float
+    latency_ms: float | None
+    batch_size: float
+    compute_ms: float | None
+    predicted_compute_ms: float | None
+    rate: float
+    throughput: float
+    held: bool
+
+    @property
+    def error(self) -> float | None:
+        """The relative error of the predicted computation, with its sign; None where it was not measured."""
+        if self.compute_ms is None or self.predicted_compute_ms is None:
+            return None
+        return self.predicted_compute_ms / self.compute_ms - 1
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "error": self.error}
+
+
+def compare(packing: Packing, measured: Mapping[str, Repeat]) -> tuple[Comparison, ...]:
+    """Predicted against measured for every model of a plan that was measured, all under load at once.
+
+    A model with replicas is held against the slowest of them.
+    """
+    slowest: dict[str, tuple[int, Seat]] = {}
+    for number, seat in packing.seats:
+        known = slowest.get(seat.model)
+        if known is None or seat.prediction.latency_p99_ms > known[1].prediction.latency_p99_ms:
+            slowest[seat.model] = (number, seat)
+    return tuple(
+        _compared(seat, packing.gpus[number], measured[model])
+        for model, (number, seat) in sorted(slowest.items())
+        if model in measured
+    )
+
+
+def _compared(seat: Seat, placed: tuple[Seat, ...], repeat: Repeat) -> Comparison:
+    choice = seat.choice
+    batch = repeat.average_batch or 1.0
+    compute = repeat.compute
+    around = neighbours_of(
+        placed.index(seat),
+        [(each.choice.behaviour, float(each.choice.thread_percentage)) for each in placed],
+        {index: min(each.prediction.load, 1.0) for index, each in enumerate(placed)},
+    )
+    predicted = predict(choice.behaviour, max(round(batch), 1), choice.thread_percentage, around).service_ms
+    workload = choice.workload
+    p99 = repeat.latency_p99 / 1000
+    return Comparison(
+        model=workload.model,
+        slo_ms=workload.slo_ms,
+        latency_p99_ms=p99,
+        predicted_p99_ms=seat.prediction.latency_p99_ms,
+        latency_ms=None if repeat.latency_avg is None else repeat.latency_avg / 1000,
+        batch_size=batch,
+        compute_ms=compute / 1000 if compute else None,
+        predicted_compute_ms=predicted if compute and predicted < float("inf") else None,
+        rate=workload.rate,
+        throughput=repeat.throughput,
+        held=p99 <= workload.slo_ms
+        and repeat.throughput >= _least(workload.rate, repeat.seconds)
+        and not repeat.failures,
+    )
+
+
+def _least(rate: float, seconds: float) -> float:
+    return SERVED * rate - (DEVIATIONS * math.sqrt(rate / seconds) if seconds else 0.0)
