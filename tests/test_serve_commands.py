@@ -27,6 +27,7 @@ from serving import (
     wait_for,
 )
 
+from tritonkit import serve
 from tritonkit.client.endpoint import Endpoint
 from tritonkit.serve import Deployment, running
 
@@ -158,7 +159,7 @@ def test_ctrl_c_at_the_very_beginning_shows_no_traceback(tmp_path: Path) -> None
         process.send_signal(signal.SIGINT)
         _, words = process.communicate(timeout=60)
         # Before it reads this program the interpreter shows one of its own.
-        assert "Traceback" not in words or "<frozen site>" in words
+        assert "Traceback" not in words or f"{Path(serve.__file__).parent.parent}{os.sep}" not in words
         assert process.returncode in {130, -signal.SIGINT, 1}
 
 
