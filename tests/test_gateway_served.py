@@ -225,6 +225,8 @@ def test_replicas_share_the_requests(clients: Clients, served: Gateway, backends
     asked = clients.of(served, protocol)
     for _ in range(10):
         infer(asked, "both", 0)
+    # A request is counted a moment after it is answered.
+    wait_for(lambda: sum(count_of_both(clients, backends)) - sum(before) == 10)
     after = count_of_both(clients, backends)
     assert [now - then for now, then in zip(after, before, strict=True)] == [5, 5]
 
@@ -235,6 +237,7 @@ def test_sequences_stay_with_one_server(clients: Clients, tmp_path: Path, backen
         for protocol in PROTOCOLS:
             for _ in range(5):
                 infer(clients.of(one, protocol), "both", 0)
+    wait_for(lambda: sum(count_of_both(clients, backends)) - sum(before) == 10)
     after = count_of_both(clients, backends)
     assert sorted(now - then for now, then in zip(after, before, strict=True)) == [0, 10]
 

@@ -163,6 +163,8 @@ def test_a_dead_daemon_takes_its_servers_along(gpu_machine: str, tmp_path: Path)
     with up(planned) as deployment:
         before = {one.name: one.pid for one in deployment.servers}
         ((old,),) = (one.servers for one in daemons(deployment))
+        began = procfs.start_ticks(old)
+        assert began is not None
         daemon = before["mps-0"]
         assert daemon is not None
         os.kill(daemon, signal.SIGKILL)
@@ -177,7 +179,7 @@ def test_a_dead_daemon_takes_its_servers_along(gpu_machine: str, tmp_path: Path)
         assert pids["a"] in {client.pid for client in shared.clients}
         assert {one.name: one.restarts for one in after.servers} == {"mps-0": 1, "a": 1}
         assert answers(after, "linear")
-        assert not Path(f"/proc/{old}").exists(), "the old daemon's MPS server went with it"
+        assert not procfs.is_running(old, began), "the old daemon's MPS server went with it"
         assert isinstance(server.check, ServerCheck)
         assert mps.attachment(server, pids["a"]) is None
 
