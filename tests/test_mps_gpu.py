@@ -23,7 +23,7 @@ from test_backends_onnxruntime import WEIGHT, linear
 from tritonkit import serve
 from tritonkit.client.endpoint import Endpoint
 from tritonkit.errors import LaunchFailed
-from tritonkit.serve import control, gpus, mps
+from tritonkit.serve import control, gpus, mps, procfs
 from tritonkit.serve.processes import ProcessSpec, ServerCheck
 from tritonkit.serve.sharing import daemons
 from tritonkit.spec.servers import Server
