@@ -186,8 +186,7 @@ def test_a_level_that_never_settles_has_a_row_that_says_so(
     levels = [Level("add", Concurrency(1)), Level("moody", Concurrency(1))]
     server = addresses(measured_server)
     subjects = prepare(server, levels[:1], wish()) | prepare(server, levels[1:], asked)
-    endpoint = Endpoint(server.http)
-    before = activity.snapshot(endpoint, ["moody"])
+    before = activity.snapshots(server)
     settled, unsettled = measure(levels, subjects, server, perf_analyzer, tmp_path)
     assert settled.stable
     assert unsettled.row is not None
@@ -196,7 +195,7 @@ def test_a_level_that_never_settles_has_a_row_that_says_so(
     assert len(unsettled.argv) == 2
     assert len(unsettled.windows) == 3
     # The server's figures leave out the process that gave no row.
-    (everything,) = activity.between(before, activity.snapshot(endpoint, ["moody"]))
+    (everything,) = activity.between(before, activity.snapshots(server), ["moody"])
     (moody,) = unsettled.server
     assert unsettled.requests is not None
     assert unsettled.requests <= moody.requests < everything.requests
@@ -292,23 +291,23 @@ def test_no_server(measured_server: Deployment) -> None:
 
 
 def test_statistics_are_differences(measured_server: Deployment) -> None:
-    endpoint = Endpoint(measured_server.http)
-    known = signature(endpoint, "add")
-    before = activity.snapshot(endpoint, ["add"])
+    server = addresses(measured_server)
+    known = signature(server.endpoint(), "add")
+    before = activity.snapshots(server)
     from tritonkit.client.inference import infer
 
     for size in (1, 3, 3):
-        infer(addresses(measured_server), known, collect(known, {"X": f"{[[0, 0, 0, 0]] * size}"}))
-    (add,) = activity.between(before, activity.snapshot(endpoint, ["add"]))
+        infer(server, known, collect(known, {"X": f"{[[0, 0, 0, 0]] * size}"}))
+    (add,) = activity.between(before, activity.snapshots(server), ["add"])
     assert (add.requests, add.failures, add.inferences, add.executions) == (3, 0, 7, 3)
     assert add.batches == {1: 1, 3: 2}
     assert add.average_batch == pytest.approx(7 / 3)
     assert add.queue > 0
     # Loaded again in between: the later figures are all there is.
-    (again,) = activity.between(activity.snapshot(endpoint, ["add"]), {"add": before["add"]})
-    totals = before["add"]["model_stats"][0]
+    (again,) = activity.between(activity.snapshots(server), before, ["add"])
+    totals = before[server.http]["add"]["model_stats"][0]
     assert again.inferences == totals["inference_count"]
-    (idle,) = activity.between(before, before)
+    (idle,) = activity.between(before, before, ["add", "nobody"])
     assert (idle.requests, idle.average_batch, idle.queue) == (0, None, 0)
 
 

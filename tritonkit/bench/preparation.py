@@ -74,10 +74,11 @@ def prepare(
 
     Raises:
         SpecError: a level, a value or a shape does not fit a model.
-        RequestFailed: the server cannot be reached, has no such model, or refuses the data.
+        RequestFailed: the server cannot be reached, has no such model, refuses the data, or takes no shared memory.
         BenchmarkFailed: it refuses data that was made up for a BYTES input.
     """
-    endpoint = Endpoint(server.http)
+    endpoint = server.endpoint()
+    _check_shared_memory(server, endpoint, levels)
     by_model: dict[str, list[Level]] = {}
     for level in levels:
         by_model.setdefault(level.model, []).append(level)
@@ -123,6 +124,18 @@ def trial(server: Addresses, signature: Signature, data: Data, wanted: Sequence[
             took = time.monotonic() - began
         longest = max(longest, took)
     return longest
+
+
+def _check_shared_memory(server: Addresses, endpoint: Endpoint, levels: Sequence[Level]) -> None:
+    """A gateway takes no shared memory, and says so to whoever asks what there is."""
+    if all(level.shared_memory == "none" for level in levels):
+        return
+    try:
+        endpoint.shared_memory()
+    except RequestFailed as error:
+        own = f"--url {server.servers[0]}" if server.servers else "--url HOST:PORT"
+        hint = f"Measure one server by itself: {own} (tritonkit status --json has its --grpc-url)"
+        raise RequestFailed(f"shared memory cannot be measured here: {error.args[0]}", hint=hint) from error
 
 
 def _check_names(signatures: Sequence[Signature], wish: Wish) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from tritonkit import __version__
-from tritonkit.client.endpoint import Addresses, Endpoint
+from tritonkit.client.endpoint import Addresses
 from tritonkit.errors import CommandFailed, ToolMissing
 from tritonkit.tools import nvidia_smi
 from tritonkit.tools.perf_analyzer import PerfAnalyzer
@@ -65,13 +65,13 @@ def gather(server: Addresses, analyzer: PerfAnalyzer, models: Iterable[str]) -> 
     Raises:
         RequestFailed: the server cannot be reached, or has no such model.
     """
-    endpoint = Endpoint(server.http)
+    endpoint = server.endpoint()
     told = endpoint.server_metadata()
     return Provenance(
         tritonkit=__version__,
         perf_analyzer=analyzer.version,
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        server={"name": str(told["name"]), "version": str(told["version"]), **asdict(server)},
+        server={"name": str(told["name"]), "version": str(told["version"]), "http": server.http, "grpc": server.grpc},
         machine=this_machine(),
         models={model: endpoint.config(model) for model in models},
     )

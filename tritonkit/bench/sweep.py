@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tritonkit.bench.command import Measurement, argv, shell_line
+from tritonkit.bench.command import Measurement, argv, bearing, shell_line
 from tritonkit.bench.data import document
 from tritonkit.bench.levels import Level, RequestRate
 from tritonkit.bench.preparation import Subject
 from tritonkit.bench.process import run
-from tritonkit.bench.row import Row, Window, delayed, parse, requests, unsettled, windows, words
+from tritonkit.bench.row import Row, Window, delayed, parse, requests, summed, unsettled, windows, words
 from tritonkit.client import activity
-from tritonkit.client.endpoint import Addresses, Endpoint
-from tritonkit.errors import BenchmarkFailed, RequestFailed
+from tritonkit.client.endpoint import Addresses
+from tritonkit.errors import BenchmarkFailed
 from tritonkit.tools.perf_analyzer import PerfAnalyzer
 
 # Below this share of the offered rate the queue only grows, and latencies say how long the test ran.
@@ -31,7 +31,7 @@ class Point:
 
     Attributes:
         level: the load level.
-        argv: perf_analyzer's command lines; a second one where the level never was stable.
+        argv: perf_analyzer's command lines, without tokens; a second one where the level never was stable.
         seconds: how long all of it took.
         row: the figures, or None.
         error: why there are none, in perf_analyzer's words; empty where there are.
@@ -97,7 +97,7 @@ def measure(
     Raw output goes to ``folder``: ``inputs/MODEL.json``, and for each level a folder with perf_analyzer's CSV,
     its log and its command line. It ends early when the server does not answer any more.
     """
-    endpoint = Endpoint(server.http)
+    endpoint = server.endpoint()
     for model, subject in subjects.items():
         file = data_file(folder, model)
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -119,12 +119,12 @@ def report_file(folder: Path, level: Level) -> Path:
 
 
 def _measure(level: Level, subject: Subject, server: Addresses, analyzer: PerfAnalyzer, folder: Path) -> Point:
-    endpoint = Endpoint(server.http)
     models = (level.model, *subject.signature.members)
     began = time.monotonic()
     report = report_file(folder, level)
     report.parent.mkdir()
     lines: list[tuple[str, ...]] = []
+    replicated: list[str] = []
 
     def attempt(measurement: Measurement) -> tuple[str, str, tuple[activity.Activity, ...]]:
         line = argv(analyzer.binary, level, server, measurement, data=data_file(folder, level.model), report=report)
@@ -133,9 +133,11 @@ def _measure(level: Level, subject: Subject, server: Addresses, analyzer: PerfAn
         (report.parent / "command.txt").write_text(commands)
         log = report.parent / f"perf_analyzer-{len(lines)}.log"
         regions = _regions(subject) if level.shared_memory == "system" else ()
-        before = _snapshot(endpoint, models)
-        ended = run(line, analyzer.env, log, deadline=measurement.deadline, regions=regions)
-        did = activity.between(before, _snapshot(endpoint, models))
+        before = activity.snapshots(server)
+        ended = run(bearing(line, server.access), analyzer.env, log, deadline=measurement.deadline, regions=regions)
+        after = activity.snapshots(server)
+        replicated.extend(model for model in models if activity.replicated(after, model))
+        did = activity.between(before, after, models)
         return log.read_text(errors="replace"), "" if ended else _LATE.format(measurement.deadline), did
 
     log, late, did = attempt(subject.measurement)
@@ -143,6 +145,8 @@ def _measure(level: Level, subject: Subject, server: Addresses, analyzer: PerfAn
     if not settled and not report.exists():
         log, late, did = attempt(subject.measurement.as_it_comes())
     figures, error = _figures(report, log, late)
+    if figures is not None and replicated:
+        figures = summed(figures, did)
     return Point(
         level=level,
         argv=tuple(lines),
@@ -166,14 +170,6 @@ def _figures(report: Path, log: str, late: str) -> tuple[Row | None, str]:
         return parse(report.read_text()), ""
     except BenchmarkFailed as error:
         return None, f"{error}\n{said}"
-
-
-def _snapshot(endpoint: Endpoint, models: Sequence[str]) -> activity.Snapshot:
-    try:
-        return activity.snapshot(endpoint, models)
-    except RequestFailed:
-        # The server is gone; perf_analyzer's own words say more about it.
-        return {}
 
 
 def _regions(subject: Subject) -> list[str]:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,7 +15,7 @@ import typer
 from tritonkit.cli.console import progress
 from tritonkit.cli.points import failure, print_points, title_of
 from tritonkit.cli.served import served
-from tritonkit.cli.target import GrpcUrl, Url, addresses
+from tritonkit.cli.target import CaCertificate, GrpcUrl, TokenFile, Url, addresses
 
 if TYPE_CHECKING:
     from tritonkit.bench.levels import Axes, Distribution, Level, Load
@@ -80,6 +81,8 @@ def bench(
     ] = 10,
     url: Url = None,
     grpc_url: GrpcUrl = None,
+    token_file: TokenFile = None,
+    ca_certificate: CaCertificate = None,
     targets: Annotated[
         list[Path] | None,
         typer.Option(
@@ -98,6 +101,7 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Measure models with perf_analyzer, one process a load level; without a server one is started meanwhile."""
+    from tritonkit.bench.command import certified
     from tritonkit.bench.levels import PROTOCOLS, SHARED_MEMORIES, Axes, choices, levels, whole_numbers
     from tritonkit.bench.preparation import Wish, prepare
     from tritonkit.bench.results import refuse_occupied
@@ -113,13 +117,15 @@ def bench(
         shared_memories=choices("--shared-memory", shared_memory, SHARED_MEMORIES),
         version=model_version,
     )
+    named = _Named(url, grpc_url, token_file, ca_certificate)
     folder = target or Path(time.strftime("benchmarks-%Y%m%d-%H%M%S"))
     analyzer = perf_analyzer.find()
     if dry_run:
-        _print_plan(models, axes, wish, analyzer, url, grpc_url, folder)
+        _print_plan(models, axes, wish, analyzer, named, folder)
         return
     refuse_occupied(folder)
-    with _server(url, grpc_url, targets or []) as (server, repository):
+    with _server(named, targets or []) as (found, repository):
+        server = certified(found, axes.protocols)
         wanted = levels(models or _ready_models(server), axes)
         texts, start = samples(repository, os.environ) if repository else ({}, None)
         subjects = prepare(server, wanted, wish, samples=texts, folder=start)
@@ -129,8 +135,28 @@ def bench(
         raise failed
 
 
+@dataclass(frozen=True)
+class _Named:
+    """What the user says of the server."""
+
+    url: str | None
+    grpc_url: str | None
+    token_file: Path | None
+    ca_certificate: Path | None
+
+    def addresses(self, default: str | None = None) -> Addresses:
+        return addresses(self.url or default, self.grpc_url, self.token_file, self.ca_certificate)
+
+    def refuse_alone(self) -> None:
+        """Where no server runs that any of it could be about."""
+        about = {"--grpc-url": self.grpc_url, "--token-file": self.token_file, "--ca-certificate": self.ca_certificate}
+        for option, given in about.items():
+            if given is not None:
+                raise typer.BadParameter("it is about a server, and there is none: give --url", param_hint=option)
+
+
 @contextmanager
-def _server(url: str | None, grpc_url: str | None, targets: Sequence[Path]) -> Iterator[tuple[Addresses, Path | None]]:
+def _server(named: _Named, targets: Sequence[Path]) -> Iterator[tuple[Addresses, Path | None]]:
     """The server to measure: the one named, the project's own, or one that lives as long as the block.
 
     And the repository that it serves; None for one that is named, which may serve anything.
@@ -139,11 +165,11 @@ def _server(url: str | None, grpc_url: str | None, targets: Sequence[Path]) -> I
     from tritonkit.client.endpoint import Addresses
     from tritonkit.serve.state import recorded
 
-    deployment = None if url else recorded(Path.cwd())
-    if url is not None or (deployment is not None and deployment.alive):
-        yield addresses(url, grpc_url), deployment.repository if deployment else None
+    deployment = None if named.url else recorded(Path.cwd())
+    if named.url is not None or (deployment is not None and deployment.alive):
+        yield named.addresses(), deployment.repository if deployment else None
         return
-    _refuse_alone(grpc_url)
+    named.refuse_alone()
     repository = served(targets, []).repository
     request = serve.Request(
         repository.resolve(), project=Path.cwd(), ports=dict.fromkeys(("http", "grpc", "metrics"), 0)
@@ -195,21 +221,20 @@ def _print_plan(
     axes: Axes,
     wish: Wish,
     analyzer: PerfAnalyzer,
-    url: str | None,
-    grpc_url: str | None,
+    named: _Named,
     folder: Path,
 ) -> None:
     """Print the command lines; with the models and the addresses of the server, where there is one to ask."""
-    from tritonkit.bench.command import Measurement, argv, shell_line
+    from tritonkit.bench.command import Measurement, argv, certified, shell_line
     from tritonkit.bench.levels import levels
     from tritonkit.bench.sweep import data_file, report_file
     from tritonkit.serve.state import recorded
 
     deployment = recorded(Path.cwd())
-    known = url is not None or (deployment is not None and deployment.alive)
+    known = named.url is not None or (deployment is not None and deployment.alive)
     if not known:
-        _refuse_alone(grpc_url)
-    server = addresses(url if known else _DEFAULT_SERVER, grpc_url)
+        named.refuse_alone()
+    server = certified(named.addresses(None if known else _DEFAULT_SERVER), axes.protocols)
     wanted = levels(models or (_ready_models(server) if known else ["MODEL"]), axes)
     interval = wish.interval_ms or Measurement().interval_ms
     measurement = Measurement(interval, wish.stability_percentage, wish.max_trials)
@@ -219,18 +244,10 @@ def _print_plan(
         typer.echo(shell_line(line, analyzer.env))
 
 
-def _refuse_alone(grpc_url: str | None) -> None:
-    if grpc_url is not None:
-        raise typer.BadParameter(
-            "it is the second address of a server, and there is none: give --url as well", param_hint="--grpc-url"
-        )
-
-
 def _ready_models(server: Addresses) -> list[str]:
-    from tritonkit.client.endpoint import Endpoint
     from tritonkit.errors import RequestFailed
 
-    names = list(dict.fromkeys(state.name for state in Endpoint(server.http).index() if state.state == "READY"))
+    names = list(dict.fromkeys(state.name for state in server.endpoint().index() if state.state == "READY"))
     if not names:
         raise RequestFailed(f"{server.http}: no model is ready there")
     return names
