@@ -152,7 +152,7 @@ class _Named:
         about = {"--grpc-url": self.grpc_url, "--token-file": self.token_file, "--ca-certificate": self.ca_certificate}
         for option, given in about.items():
             if given is not None:
-                raise typer.BadParameter("it is about a server, and there is none: give --url", param_hint=option)
+                raise typer.BadParameter("it is about a server, and there is none: give --url as well", param_hint=option)
 
 
 @contextmanager
