@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gateways import certificate, gateway
@@ -18,6 +19,7 @@ from system_packages import program
 from tritonkit.bench.command import Measurement, argv, bearing, certified, shell_line
 from tritonkit.bench.levels import Concurrency, Level
 from tritonkit.bench.preparation import Wish, prepare
+from tritonkit.bench.row import Row, summed
 from tritonkit.bench.sweep import measure
 from tritonkit.client import activity
 from tritonkit.client.access import Access, Tls, Token, read_token
@@ -277,6 +279,50 @@ def test_a_token_does_not_show_itself(tmp_path: Path) -> None:
     for file in (empty, tmp_path / "missing"):
         with pytest.raises(UsageError, match=str(file)):
             read_token(file)
+
+
+def seen(*counts: int) -> dict[str, dict[str, Any]]:
+    """The statistics of a model that has served so many requests, each of 2 ms, in each of its versions."""
+    stats = [
+        {
+            "version": "1",
+            "inference_count": str(count),
+            "execution_count": str(count),
+            "inference_stats": {
+                "success": {"count": count},
+                "queue": {"count": count, "ns": 500_000 * count},
+                "compute_infer": {"count": count, "ns": 2_000_000 * count},
+            },
+        }
+        for count in counts
+    ]
+    return {"m": {"model_stats": stats}}
+
+
+def test_sums_over_servers_that_come_and_go() -> None:
+    before: activity.Snapshots = {"a": seen(10), "b": seen(20), "gone": seen(5), "empty": {}}
+    after: activity.Snapshots = {"a": seen(13), "b": seen(4), "new": seen(99), "empty": seen(2)}
+    (did,) = activity.between(before, after, ["m", "other"])
+    # b was loaded again, and empty has loaded it meanwhile; of the others nothing is known for the whole time.
+    assert did.requests == 3 + 4 + 2
+    assert (did.queue, did.compute, did.compute_infer) == (500, 2000, 2000)
+    assert activity.replicated(after, "m")
+    assert activity.replicated({"gateway": seen(1, 2)}, "m")
+    assert not activity.replicated({"a": seen(1), "empty": {}}, "m")
+    assert not activity.replicated(after, "other")
+
+
+def test_a_row_from_sums() -> None:
+    row = Row(100, 5000, 6000, 7000, 8000, latency_avg=5000, client_send=100, client_recv=50, queue=7, compute_infer=9)
+    (did,) = activity.between({"a": seen(0)}, {"a": seen(10)}, ["m"])
+    found = summed(row, [did])
+    assert (found.queue, found.compute_infer, found.compute_input, found.network) == (500, 2000, 0, 5000 - 2500 - 150)
+    assert (found.throughput, found.latency_p99) == (100, 8000)
+    (member,) = activity.between({"a": seen(0)}, {"a": seen(20)}, ["m"])
+    ensemble = summed(row, [did, member])
+    assert (ensemble.queue, ensemble.compute_infer) == (0, 4000)
+    nothing = summed(row, [])
+    assert (nothing.queue, nothing.compute, nothing.network, nothing.latency_avg) == (None, None, None, 5000)
 
 
 def test_request_timeout(tmp_path: Path) -> None:

@@ -152,7 +152,8 @@ class _Named:
         about = {"--grpc-url": self.grpc_url, "--token-file": self.token_file, "--ca-certificate": self.ca_certificate}
         for option, given in about.items():
             if given is not None:
-                raise typer.BadParameter("it is about a server, and there is none: give --url as well", param_hint=option)
+                message = "it is about a server, and there is none: give --url as well"
+                raise typer.BadParameter(message, param_hint=option)
 
 
 @contextmanager
