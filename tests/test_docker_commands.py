@@ -137,6 +137,17 @@ def test_tokens_and_certificates_are_mounted_and_not_copied(tmp_path: Path) -> N
     assert mount["target"] in described["files"]["gateway/haproxy.cfg"]
 
 
+def test_tokens_and_certificates_that_cannot_be_used(tmp_path: Path) -> None:
+    repository = echo_repository(tmp_path / "model_repository")
+    file = tmp_path / "file"
+    file.write_text("nothing\n")
+    file.chmod(0o600)
+    arguments = ("up", str(repository), "--engine", "docker", "--dry-run")
+    for option, words in (("--tokens", "is no token of 16"), ("--tls-certificate", "no certificate with its key")):
+        done = tritonkit(tmp_path, *arguments, option, str(file))
+        assert (done.returncode, f"{option} {file}: " in done.stderr, words in done.stderr) == (1, True, True)
+
+
 def test_image_goes_with_docker(project: Path) -> None:
     done = tritonkit(project, "up", "--image", "x", "--dry-run")
     assert done.returncode == 2

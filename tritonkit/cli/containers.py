@@ -48,6 +48,7 @@ def up(request: Request, image: str | None, *, detach: bool, dry_run: bool, as_j
         docker.up_detached(made, request.project, start_timeout=timeout)
     http = request.ports["http"]
     typer.echo(f"ready: {', '.join(service.name for service in made.services)}")
-    typer.echo(f"  HTTP     http://{request.host}:{http}")
-    typer.echo(f"  look     tritonkit top --url {request.host}:{http}")
+    scheme, own = ("https", "https://") if request.tls_certificate else ("http", "")
+    typer.echo(f"  HTTP     {scheme}://{request.host}:{http}")
+    typer.echo(f"  look     tritonkit top --url {own}{request.host}:{http}")
     typer.echo("  stop     tritonkit down")

@@ -49,6 +49,8 @@ def survey(request: Request, version: str) -> Host:
         return host
     if request.tokens_file is not None:
         gateway.check_tokens(request.tokens_file)
+    if request.tls_certificate is not None:
+        gateway.check_certificate(request.tls_certificate)
     # The driver's programs come into a container with the GPU, and the gateway has an image of its own.
     shared = machine(request, host.models, frozenset({"python"}), Path("nvidia-cuda-mps-control"))
     return replace(

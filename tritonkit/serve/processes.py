@@ -180,6 +180,8 @@ class Plan:
         addresses: where clients find it, by service.
         processes: what is started.
         policy: how patient the supervisor is.
+        tokens_file: the file with the tokens of which clients must bear one; None where they need none.
+        tls_certificate: the file with the certificate that clients see, and its key; None without TLS.
         notes: what a user should know of it, each a sentence.
     """
 
@@ -190,6 +192,8 @@ class Plan:
     addresses: Mapping[str, str]
     processes: tuple[ProcessSpec, ...]
     policy: Policy
+    tokens_file: Path | None = None
+    tls_certificate: Path | None = None
     notes: tuple[str, ...] = ()
 
 

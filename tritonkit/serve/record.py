@@ -41,6 +41,8 @@ def record(
         project=plan.project,
         repository=plan.repository,
         spec=plan.spec,
+        tokens_file=plan.tokens_file,
+        tls_certificate=plan.tls_certificate,
         stop_timeout=plan.policy.stop_timeout,
         state=state.word,
         ready=state.ready,

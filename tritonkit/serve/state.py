@@ -19,6 +19,7 @@ from tritonkit.serve.procfs import is_running, start_ticks
 # A link is not followed: it exists.
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _ID = re.compile(r"[0-9a-f]{8}")
+_OPTIONAL_PATHS = ("spec", "tokens_file", "tls_certificate")
 NOT_RUNNING_HINT = "Start one with: tritonkit up"
 
 
@@ -88,6 +89,8 @@ class Deployment:
         ready: whether every process was ready when this was written.
         control: the supervisor's own socket (``serve.control``).
         servers: its processes.
+        tokens_file: the file with the tokens of which clients must bear one; None where they need none.
+        tls_certificate: the file with the certificate that clients see, and its key; None without TLS.
     """
 
     id: str
@@ -105,6 +108,8 @@ class Deployment:
     ready: bool
     control: Path
     servers: tuple[ServerState, ...]
+    tokens_file: Path | None = None
+    tls_certificate: Path | None = None
 
     @property
     def alive(self) -> bool:
@@ -266,7 +271,7 @@ def _parsed(value: Mapping[str, Any]) -> Deployment:
             **value,
             "project": Path(value["project"]),
             "repository": Path(value["repository"]),
-            "spec": None if value["spec"] is None else Path(value["spec"]),
+            **{name: None if value.get(name) is None else Path(value[name]) for name in _OPTIONAL_PATHS},
             "stop_timeout": float(value["stop_timeout"]),
             "control": Path(value["control"]),
             "servers": servers,
