@@ -26,7 +26,7 @@ from tritonkit.bench.process import Job
 from tritonkit.bench.records import Record, Repeat
 from tritonkit.bench.soundness import judged
 from tritonkit.client import activity
-from tritonkit.client.endpoint import Addresses, Endpoint
+from tritonkit.client.endpoint import Addresses
 from tritonkit.client.signature import signature
 from tritonkit.client.tensors import collect
 from tritonkit.errors import BenchmarkFailed, RequestFailed, SpecError, UsageError
@@ -203,12 +203,17 @@ def test_a_level_that_never_settles_has_a_row_that_says_so(
     levels = [Level("add", Concurrency(1)), Level("moody", Concurrency(1))]
     server = addresses(measured_server)
     subjects = prepare(server, levels[:1], wish()) | prepare(server, levels[1:], asked)
+    before = activity.snapshots(server)
     ready = bench(server, subjects, perf_analyzer, tmp_path)
     settled, unsettled = (measure(level, tmp_path, ready) for level in levels)
+    (everything,) = activity.between(before, activity.snapshots(server), ["moody"])
     assert record_of(settled).status == "ok"
     assert not repeat_of(unsettled).stable
     assert record_of(unsettled).status == "unstable"
     assert len(repeat_of(unsettled).argv) == 2
+    # The server's figures leave out the process that gave no row.
+    counted = sum(size * count for size, count in repeat_of(unsettled).batches.items())
+    assert 0 < (repeat_of(unsettled).requests or 0) <= counted < everything.inferences
     folder = tmp_path / "moody-http-b1-c1"
     assert (folder / "perf_analyzer-1-again.log").exists()
     assert len((folder / "command.txt").read_text().splitlines()) == 2
@@ -269,23 +274,23 @@ def test_no_server(measured_server: Deployment) -> None:
 
 
 def test_statistics_are_differences(measured_server: Deployment) -> None:
-    endpoint = Endpoint(measured_server.http)
-    known = signature(endpoint, "add")
-    before = activity.snapshot([endpoint], ["add"])
+    server = addresses(measured_server)
+    known = signature(server.endpoint(), "add")
+    before = activity.snapshots(server)
     from tritonkit.client.inference import infer
 
     for size in (1, 3, 3):
-        infer(addresses(measured_server), known, collect(known, {"X": f"{[[0, 0, 0, 0]] * size}"}))
-    (add,) = activity.between(before, activity.snapshot([endpoint], ["add"]))
+        infer(server, known, collect(known, {"X": f"{[[0, 0, 0, 0]] * size}"}))
+    (add,) = activity.between(before, activity.snapshots(server), ["add"])
     assert (add.requests, add.failures, add.inferences, add.executions) == (3, 0, 7, 3)
     assert add.batches == {1: 1, 3: 2}
     assert add.average_batch == pytest.approx(7 / 3)
     assert add.queue > 0
     # Loaded again in between: the later figures are all there is.
-    (again,) = activity.between(activity.snapshot([endpoint], ["add"]), {"add": before["add"]})
-    totals = before["add"]["model_stats"][0]
+    (again,) = activity.between(activity.snapshots(server), before, ["add"])
+    totals = before[server.http]["add"]["model_stats"][0]
     assert again.inferences == totals["inference_count"]
-    (idle,) = activity.between(before, before)
+    (idle,) = activity.between(before, before, ["add", "nobody"])
     assert (idle.requests, idle.average_batch, idle.queue) == (0, None, 0)
 
 

@@ -26,6 +26,7 @@ def closed_port() -> str:
         ("localhost:9000", "localhost:9000"),
         ("localhost", "localhost:8000"),
         ("http://10.0.0.1:8500/", "10.0.0.1:8500"),
+        ("https://10.0.0.1:8500", "10.0.0.1:8500"),
         ("[::1]:80", "[::1]:80"),
     ],
 )
@@ -33,7 +34,7 @@ def test_addresses(given: str, address: str) -> None:
     assert Endpoint(given).address == address
 
 
-@pytest.mark.parametrize("given", ["", "https://a:1", "a:port", "a:99999", "grpc://a:1", "a:1/v2", "http://"])
+@pytest.mark.parametrize("given", ["", "ftp://a:1", "a:port", "a:99999", "grpc://a:1", "a:1/v2", "http://"])
 def test_what_is_no_address_is_refused(given: str) -> None:
     with pytest.raises(UsageError, match=r"is not the address of a server[\s\S]*host:port"):
         Endpoint(given)

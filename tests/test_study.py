@@ -143,6 +143,7 @@ def test_a_trace_is_played_back(folder: Path) -> None:
         ("models: [digits]\nload: {concurrency: 1}\nload: {concurrency: 2}\n", "5: load: given twice"),
         ("models: [digits]\nload: {concurrency: 1}\nrepeats: 0\n", "5: repeats: expected greater than or equal to 1"),
         ("models: [digits]\nload: {concurrency: 1}\nurl: h:1\n", "5: url: a study measures one thing"),
+        ("models: [digits]\nload: {concurrency: 1}\ntoken_file: t\n", "5: token_file: it is about a server that runs"),
         ("models: [digits]\nload: {concurrency: 1}\nmeasurement: {interval: 5}\n", "5: measurement.interval: unknown"),
         (
             "models: [digits]\nload: {concurrency: 1}\ndeployment: {models.digit.backend: [a]}\n",

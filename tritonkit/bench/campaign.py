@@ -21,7 +21,6 @@ from tritonkit.bench.records import Record, Status
 from tritonkit.bench.soundness import judged
 from tritonkit.bench.store import Store
 from tritonkit.bench.verification import verify
-from tritonkit.client.endpoint import Endpoint
 from tritonkit.errors import LaunchFailed, RequestFailed, TritonkitError
 from tritonkit.tools.perf_analyzer import PerfAnalyzer
 
@@ -162,7 +161,7 @@ class Campaign:
         self._close(quietly=False)
         running = self._stack.enter_context(self._deployer.up(deployment, built))
         if built.repository is not None:
-            verify(running.replicas or (running.server.http,), built.repository)
+            verify(running.server, built.repository)
         levels = [level for item in self._plan.of(deployment) for level in item.levels]
         wish, samples, folder = self._plan.wish, built.samples, built.samples_folder
         refused: dict[str, str] = {}
@@ -179,7 +178,6 @@ class Campaign:
             {model: self._write_data(model, one) for model, one in subjects.items()},
             running.processes,
             running.gpus,
-            running.replicas,
         )
         self._session = _Session(deployment, bench, refused, set(), told["server"])
         return self._session
@@ -203,7 +201,7 @@ class Campaign:
         return file
 
     def _rounds(self, session: _Session, built: Built, pending: Sequence[Item]) -> None:
-        endpoint = Endpoint(session.bench.server.http)
+        endpoint = session.bench.server.endpoint()
         deployment_order = session.deployment.label
         for number in range(1, self._plan.repeats + 1):
             for item in shuffled(pending, self._plan.seed, deployment_order, number):

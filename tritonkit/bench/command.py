@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tritonkit.bench.levels import Concurrency, Intervals, Level, RequestRate
-from tritonkit.client.endpoint import Addresses
+from tritonkit.client.access import MASK, Access, Tls, certified_name
+from tritonkit.client.endpoint import Addresses, Protocol, parse_address
+from tritonkit.errors import RequestFailed
 
+# In small letters, as gRPC wants the names of its metadata.
+_AUTHORIZATION = "authorization:"
+_MASKED = f"{_AUTHORIZATION}Bearer {MASK}"
 # perf_analyzer calls a level stable by its last three windows.
 WINDOWS = 3
 SHORTEST_INTERVAL_MS = 1000
@@ -58,7 +63,7 @@ def interval_for(latency: float) -> int:
 def argv(
     binary: Path, level: Level, server: Addresses, measurement: Measurement, *, data: Path, report: Path
 ) -> list[str]:
-    """The command line that measures one level.
+    """The command line that measures one level; without the token, which ``bearing`` puts in.
 
     Args:
         binary: perf_analyzer.
@@ -71,7 +76,7 @@ def argv(
     line = [str(binary), "-m", level.model]
     if level.version:
         line += ["-x", level.version]
-    line += ["-i", level.protocol, "-u", server.grpc if level.protocol == "grpc" else server.http]
+    line += ["-i", level.protocol, *_reaching(level.protocol, server)]
     line += ["-b", str(level.batch_size), "--input-data", str(data)]
     if level.shared_memory != "none":
         line += ["--shared-memory", level.shared_memory]
@@ -91,6 +96,55 @@ def argv(
     line += ["--stability-percentage", f"{measurement.stability_percentage:g}"]
     line += ["--max-trials", str(measurement.max_trials)]
     return [*line, "-v", "--verbose-csv", "-f", str(report)]
+
+
+def bearing(line: Sequence[str], access: Access) -> list[str]:
+    """A command line as it is to be run: with the token, which perf_analyzer takes there and nowhere else.
+
+    So whoever may look at the processes of this machine sees it while perf_analyzer runs.
+    """
+    if access.token is None:
+        return list(line)
+    return [_AUTHORIZATION + access.token.bearer if word == _MASKED else word for word in line]
+
+
+def certified(server: Addresses, protocols: Iterable[Protocol]) -> Addresses:
+    """The addresses under which perf_analyzer can ask a server that speaks TLS; others stay as they are.
+
+    Raises:
+        RequestFailed: the server cannot be reached; or gRPC is asked for, and its certificate has no name for it.
+    """
+    tls = server.access.tls
+    if tls is None or not tls.own:
+        return server
+    if "grpc" not in protocols:
+        return replace(server, http=_certified(server.http, tls) or server.http)
+    grpc = _certified(server.grpc, tls)
+    if grpc is None:
+        raise RequestFailed(
+            f"perf_analyzer compares names over gRPC, and the certificate of {server.grpc} has none that leads there",
+            hint="Measure over HTTP, or take a certificate that names the address.",
+        )
+    return replace(server, http=_certified(server.http, tls) or server.http, grpc=grpc)
+
+
+def _certified(address: str, tls: Tls) -> str | None:
+    host, port = parse_address(address)
+    name = certified_name(host, port, tls)
+    return f"[{name}]:{port}" if name and ":" in name else f"{name}:{port}" if name else None
+
+
+def _reaching(protocol: Protocol, server: Addresses) -> list[str]:
+    address = server.grpc if protocol == "grpc" else server.http
+    tls = server.access.tls
+    line = ["-u", address if tls is None or protocol == "grpc" else f"https://{address}"]
+    if tls is not None and protocol == "grpc":
+        line += ["--ssl-grpc-use-ssl"]
+        line += ["--ssl-grpc-root-certifications-file", str(tls.authorities)] if tls.authorities else []
+    elif tls is not None:
+        line += ["--ssl-https-ca-certificates-file", str(tls.authorities)] if tls.authorities else []
+        line += ["--ssl-https-verify-host", "0"] if tls.own else []
+    return [*line, "-H", _MASKED] if server.access.token is not None else line
 
 
 def shell_line(line: Sequence[str], env: Mapping[str, str]) -> str:

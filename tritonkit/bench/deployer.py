@@ -37,14 +37,11 @@ class Running:
         server: where it answers.
         processes: its processes at any moment; none where they are another machine's.
         gpus: the UUIDs of its GPUs.
-        replicas: the HTTP address of each tritonserver behind a gateway, for their statistics; empty where there is
-            one, which ``server`` is.
     """
 
     server: Addresses
     processes: Callable[[], Iterable[int]] = tuple
     gpus: tuple[str, ...] = ()
-    replicas: tuple[str, ...] = ()
 
 
 class Deployer(Protocol):

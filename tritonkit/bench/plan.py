@@ -12,6 +12,7 @@ from urllib.parse import quote
 from tritonkit.bench.axes import Deployment
 from tritonkit.bench.levels import Level
 from tritonkit.bench.preparation import Wish
+from tritonkit.client.endpoint import Protocol
 
 _SEPARATOR = "--"
 _LONGEST = 200
@@ -85,12 +86,16 @@ class Target:
         repository: a model repository, served as it is.
         url: a server that runs.
         grpc_url: its gRPC address.
+        token_file: a file with the token that it asks for; None where it is known otherwise, or none is asked for.
+        ca_certificate: a file with the certificates to trust, with https://; None trusts the system's.
     """
 
     spec: tuple[Path, ...] = ()
     repository: Path | None = None
     url: str | None = None
     grpc_url: str | None = None
+    token_file: Path | None = None
+    ca_certificate: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,11 @@ class Plan:
     def deployments(self) -> tuple[Deployment, ...]:
         """Each deployment once, in the order in which the items name them."""
         return tuple(dict.fromkeys(item.deployment for item in self.items))
+
+    @property
+    def protocols(self) -> set[Protocol]:
+        """How the models are asked."""
+        return {level.protocol for item in self.items for level in item.levels}
 
     def of(self, deployment: Deployment) -> list[Item]:
         """What is measured of one deployment."""

@@ -8,16 +8,16 @@ from datetime import datetime, timezone
 from itertools import pairwise
 from pathlib import Path
 
-from tritonkit.bench.command import WINDOWS, Measurement, argv, shell_line
+from tritonkit.bench.command import WINDOWS, Measurement, argv, bearing, shell_line
 from tritonkit.bench.levels import Concurrency, Intervals, Level
 from tritonkit.bench.preparation import Subject
 from tritonkit.bench.process import Ended, Job, run
 from tritonkit.bench.records import PARTS, Repeat, Usage
-from tritonkit.bench.row import Row, Window, delayed, parse, requests, sent, unsettled, windows, words
+from tritonkit.bench.row import Row, Window, delayed, parse, requests, sent, summed, unsettled, windows, words
 from tritonkit.bench.usage import Sampler
 from tritonkit.client import activity
-from tritonkit.client.endpoint import Addresses, Endpoint
-from tritonkit.errors import BenchmarkFailed, RequestFailed
+from tritonkit.client.endpoint import Addresses
+from tritonkit.errors import BenchmarkFailed
 from tritonkit.tools.perf_analyzer import PerfAnalyzer
 
 # Averages that grow by this much over the last windows, each above the one before, are a queue that grows.
@@ -36,7 +36,6 @@ class Bench:
         data: the file with each model's input data.
         processes: the server's processes at any moment, for sampling.
         gpus: the UUIDs of the server's GPUs, likewise.
-        replicas: the HTTP address of each tritonserver behind ``server``; empty where that is the only one.
     """
 
     server: Addresses
@@ -45,7 +44,6 @@ class Bench:
     data: Mapping[str, Path]
     processes: Callable[[], Iterable[int]] = tuple
     gpus: tuple[str, ...] = ()
-    replicas: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,11 @@ class Result:
 
 @dataclass(frozen=True)
 class _Run:
-    """One perf_analyzer that has ended."""
+    """One perf_analyzer that has ended.
+
+    Its command line is without the token, which may not be written down. What the model did comes before what its
+    members did, and ``replicas`` says how many servers have each of them.
+    """
 
     level: Level
     argv: tuple[str, ...]
@@ -68,6 +70,7 @@ class _Run:
     ended: Ended
     measurement: Measurement
     server: tuple[activity.Activity, ...]
+    replicas: Mapping[str, int]
     started: str
     usage: Usage = field(default_factory=Usage)
 
@@ -115,9 +118,8 @@ def warm_up(levels: Sequence[Level], folders: Sequence[Path], seconds: float, be
 def _attempt(
     levels: Sequence[Level], folders: Sequence[Path], asked: Sequence[Measurement], name: str, bench: Bench
 ) -> list[_Run]:
-    endpoints = [Endpoint(address) for address in bench.replicas or (bench.server.http,)]
     models = {level.model: (level.model, *bench.subjects[level.model].signature.members) for level in levels}
-    jobs, reports = [], []
+    lines, jobs, reports = [], [], []
     for level, folder, measurement in zip(levels, folders, asked, strict=True):
         report = folder / f"report-{name}.csv"
         report.unlink(missing_ok=True)
@@ -128,32 +130,32 @@ def _attempt(
         log = folder / f"perf_analyzer-{name}.log"
         log.unlink(missing_ok=True)
         regions = _regions(bench.subjects[level.model]) if level.shared_memory == "system" else ()
-        jobs.append(Job(line, bench.analyzer.env, log, measurement.deadline, regions))
+        jobs.append(Job(bearing(line, bench.server.access), bench.analyzer.env, log, measurement.deadline, regions))
+        lines.append(tuple(line))
         reports.append(report)
-    every = sorted({model for members in models.values() for model in members})
     started = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-    before = _snapshot(endpoints, every)
+    before = activity.snapshots(bench.server)
     with Sampler(bench.processes, bench.gpus) as sampler:
 
         def watch(pids: Sequence[int]) -> None:
             sampler.clients = pids
 
         ended = run(jobs, watch)
-    after = _snapshot(endpoints, every)
-    did = {one.model: one for one in activity.between(before, after)}
+    after = activity.snapshots(bench.server)
     return [
         _Run(
             level=level,
-            argv=tuple(job.argv),
+            argv=line,
             report=report,
             log=job.log,
             ended=end,
             measurement=measurement,
-            server=tuple(did[model] for model in models[level.model] if model in did),
+            server=activity.between(before, after, models[level.model]),
+            replicas={model: activity.replicas(after, model) for model in models[level.model]},
             started=started,
             usage=sampler.usage,
         )
-        for level, job, report, end, measurement in zip(levels, jobs, reports, ended, asked, strict=True)
+        for level, line, job, report, end, measurement in zip(levels, lines, jobs, reports, ended, asked, strict=True)
     ]
 
 
@@ -163,6 +165,8 @@ def _result(one: _Run, bench: Bench, overlap: float, earlier: tuple[_Run, ...] =
     row, error = _figures(one.report, log, late)
     if row is None:
         return Result(one.level, None, error)
+    if any(count > 1 for count in one.replicas.values()):
+        row = summed(row, one.server)
     seen = windows(log)
     busy, busiest = _busy(one, row, bench.subjects[one.level.model].instances)
     closed = isinstance(one.level.load, Concurrency)
@@ -220,7 +224,8 @@ def _busy(one: _Run, row: Row, instances: Mapping[str, int]) -> tuple[float | No
             continue
         # From the rate of the windows: before and after them the server idles, and is counted too.
         executions = row.throughput * each.executions / main.inferences
-        found.append((executions * each.busy / each.executions / 1e6 / instances[each.model], each.model))
+        everywhere = instances[each.model] * one.replicas[each.model]
+        found.append((executions * each.busy / each.executions / 1e6 / everywhere, each.model))
     return max(found) if found else (None, "")
 
 
@@ -249,14 +254,6 @@ def _figures(report: Path, log: str, late: str) -> tuple[Row | None, str]:
         return parse(report.read_text()), ""
     except BenchmarkFailed as error:
         return None, f"{error}\n{said}"
-
-
-def _snapshot(endpoints: Sequence[Endpoint], models: Sequence[str]) -> activity.Snapshot:
-    try:
-        return activity.snapshot(endpoints, models)
-    except RequestFailed:
-        # The server is gone; perf_analyzer's own words say more about it.
-        return {}
 
 
 def _regions(subject: Subject) -> tuple[str, ...]:

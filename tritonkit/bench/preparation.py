@@ -78,13 +78,14 @@ def prepare(
 
     Raises:
         SpecError: a level, a value or a shape does not fit a model.
-        RequestFailed: the server cannot be reached, has no such model, or refuses the data.
+        RequestFailed: the server cannot be reached, has no such model, refuses the data, or takes no shared memory.
         BenchmarkFailed: it refuses data that was made up for a BYTES input.
     """
+    endpoint = server.endpoint()
+    _check_shared_memory(server, endpoint, levels)
     by_model: dict[str, list[Level]] = {}
     for level in levels:
         by_model.setdefault(level.model, []).append(level)
-    endpoint = Endpoint(server.http)
     signatures = {model: signature(endpoint, model, wanted[0].version) for model, wanted in by_model.items()}
     for model, wanted in by_model.items():
         check(wanted, signatures[model])
@@ -107,14 +108,17 @@ def prepare_each(
 
     Raises:
         SpecError: a value is given for an input that no model has.
+        RequestFailed: the server takes no shared memory, and some is asked for.
     """
+    endpoint = server.endpoint()
+    _check_shared_memory(server, endpoint, levels)
     subjects: dict[str, Subject] = {}
     refused: dict[str, str] = {}
     signatures = []
     for model in dict.fromkeys(level.model for level in levels):
         wanted = [level for level in levels if level.model == model]
         try:
-            found = signature(Endpoint(server.http), model, wanted[0].version)
+            found = signature(endpoint, model, wanted[0].version)
             signatures.append(found)
             check(wanted, found)
             subjects[model] = subject(server, found, wanted, wish, (samples or {}).get(model), folder)
@@ -153,7 +157,7 @@ def subject(
 
 
 def _instances(server: Addresses, model: Signature) -> dict[str, int]:
-    endpoint = Endpoint(server.http)
+    endpoint = server.endpoint()
     found = {}
     for name in model.members or (model.model,):
         groups = endpoint.config(name).get("instance_group", [])
@@ -181,6 +185,18 @@ def trial(server: Addresses, signature: Signature, data: Data, wanted: Sequence[
             took = time.monotonic() - began
         longest = max(longest, took)
     return longest
+
+
+def _check_shared_memory(server: Addresses, endpoint: Endpoint, levels: Sequence[Level]) -> None:
+    """A gateway takes no shared memory, and says so to whoever asks what there is."""
+    if all(level.shared_memory == "none" for level in levels):
+        return
+    try:
+        endpoint.shared_memory()
+    except RequestFailed as error:
+        own = f"--url {server.servers[0]}" if server.servers else "--url HOST:PORT"
+        hint = f"Measure one server by itself: {own} (tritonkit status --json has its --grpc-url)"
+        raise RequestFailed(f"shared memory cannot be measured here: {error.args[0]}", hint=hint) from error
 
 
 def check_names(signatures: Iterable[Signature], wish: Wish) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tritonkit import __version__
-from tritonkit.client.endpoint import Addresses, Endpoint
+from tritonkit.client.endpoint import Addresses
 from tritonkit.errors import CommandFailed, ToolMissing
 from tritonkit.tools import nvidia_smi
 from tritonkit.tools.perf_analyzer import PerfAnalyzer
@@ -67,10 +67,15 @@ def of_server(server: Addresses, models: Iterable[str]) -> dict[str, Any]:
     Raises:
         RequestFailed: it cannot be reached, or has no such model.
     """
-    endpoint = Endpoint(server.http)
+    endpoint = server.endpoint()
     told = endpoint.server_metadata()
     return {
-        "server": {"name": str(told["name"]), "version": str(told["version"]), **asdict(server)},
+        "server": {
+            "name": str(told["name"]),
+            "version": str(told["version"]),
+            "http": server.http,
+            "grpc": server.grpc,
+        },
         "models": {model: endpoint.config(model) for model in models},
     }
 

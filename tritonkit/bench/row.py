@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from tritonkit.client.activity import Activity
 from tritonkit.errors import BenchmarkFailed
 
 # With request rates perf_analyzer judges the throughput alone, and only warns when latencies keep rising.
@@ -108,6 +109,33 @@ def parse(text: str) -> Row:
     if missing:
         raise BenchmarkFailed(f"perf_analyzer's report has no column {', '.join(missing)}")
     return Row(**values)  # type: ignore[arg-type]
+
+
+def summed(row: Row, server: Sequence[Activity]) -> Row:
+    """The row of a model that several servers have, with the times in the server from the sums over all of them.
+
+    perf_analyzer asks for statistics before and after each window, and a gateway sends that to any one of them: so
+    its differences are between servers.
+
+    Args:
+        row: what perf_analyzer reports.
+        server: what the model did, then each member of an ensemble.
+    """
+    asked = server[0].requests if server else 0
+    if not asked:
+        return replace(row, network=None, queue=None, compute_input=None, compute_infer=None, compute_output=None)
+    # An ensemble computes nothing itself, and has no queue.
+    computing = server[1:] or server[:1]
+    times = {
+        part: sum(getattr(one, part) * one.requests for one in computing) / asked
+        for part in ("compute_input", "compute_infer", "compute_output")
+    }
+    times["queue"] = 0.0 if server[1:] else server[0].queue
+    known = (row.latency_avg, row.client_send, row.client_recv)
+    network = None
+    if row.latency_avg is not None:
+        network = max(0.0, row.latency_avg - sum(times.values()) - sum(value or 0.0 for value in known[1:]))
+    return replace(row, network=network, **times)
 
 
 def windows(log: str) -> tuple[Window, ...]:

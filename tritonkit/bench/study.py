@@ -118,8 +118,9 @@ class _Reading(Sections):
         named = [key for key in ("spec", "repository", "url") if getattr(keys, key) is not None]
         if len(named) > 1:
             self.faults.add((named[1],), f"a study measures one thing, and {named[0]} is given as well")
-        if keys.grpc_url is not None and keys.url is None:
-            self.faults.add(("grpc_url",), "the second address of a server: give url as well")
+        for key in ("grpc_url", "token_file", "ca_certificate"):
+            if getattr(keys, key) is not None and keys.url is None:
+                self.faults.add((key,), "it is about a server that runs: give url as well")
         texts = [keys.spec] if isinstance(keys.spec, str) else keys.spec or []
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             self.faults.add(("spec",), "expected a path, or a list of the spec and its overlays")
@@ -133,7 +134,9 @@ class _Reading(Sections):
             except SpecError as error:
                 for fault in error.faults:
                     self.faults.add(("spec",), str(fault))
-        return Target(files, repository, keys.url, keys.grpc_url)
+        token_file = None if keys.token_file is None else self.start / keys.token_file
+        ca_certificate = None if keys.ca_certificate is None else self.start / keys.ca_certificate
+        return Target(files, repository, keys.url, keys.grpc_url, token_file, ca_certificate)
 
     def models(self, keys: StudyKeys) -> list[str]:
         """The models of the spec; none where there is no spec to look into."""

@@ -80,8 +80,10 @@ class StudyKeys(Experiment):
     name: StrictStr | None = Field(default=None, min_length=1, description="Its name; the file's if left out.")
     spec: Any = Field(default=None, description="The spec to deploy, or a list of it and its overlays.")
     repository: StrictStr | None = Field(default=None, description="A model repository to serve as it is.")
-    url: StrictStr | None = Field(default=None, description="A server that runs already, HOST:PORT.")
+    url: StrictStr | None = Field(default=None, description="A server that runs already, [https://]HOST:PORT.")
     grpc_url: StrictStr | None = Field(default=None, description="Its gRPC address.")
+    token_file: StrictStr | None = Field(default=None, description="The file whose first token it is shown.")
+    ca_certificate: StrictStr | None = Field(default=None, description="The certificates to trust, of https://.")
     experiments: dict[StrictStr, Any] | None = Field(
         default=None, min_length=1, description="Parts with their own axes."
     )

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tritonkit.client.endpoint import Endpoint
+from tritonkit.client.endpoint import Addresses
 from tritonkit.errors import LaunchFailed
 
 # Filled in for the place where a model runs: not what a study asks for.
 _PLACED = frozenset({"gpus", "name", "kind", "secondary_devices"})
 
 
-def verify(servers: Sequence[str], repository: Path) -> None:
+def verify(server: Addresses, repository: Path) -> None:
     """Make sure that every model of the repository is READY, with all that its config.pbtxt says.
 
     Args:
-        servers: the HTTP address of each tritonserver; a model may be served by some of them.
-        repository: what they serve.
+        server: where it answers; behind a gateway a model may be served by some of the servers.
+        repository: what it serves.
 
     Raises:
         LaunchFailed: one is not, or differs; every difference is named.
         RequestFailed: a server does not answer.
     """
-    endpoints = [Endpoint(server) for server in servers]
+    endpoints = server.behind()
     ready = {endpoint: {state.name for state in endpoint.index() if state.state == "READY"} for endpoint in endpoints}
     faults = []
     for file in sorted(repository.glob("*/config.pbtxt")):

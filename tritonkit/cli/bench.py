@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tritonkit.cli.target import GrpcUrl, Url
+from tritonkit.cli.target import CaCertificate, GrpcUrl, TokenFile, Url
 
 if TYPE_CHECKING:
     from tritonkit.bench.levels import Load
@@ -94,6 +94,8 @@ def bench(
     ] = None,
     url: Url = None,
     grpc_url: GrpcUrl = None,
+    token_file: TokenFile = None,
+    ca_certificate: CaCertificate = None,
     targets: Annotated[
         list[Path] | None,
         typer.Option(
@@ -141,6 +143,7 @@ def bench(
             "--shape": shape, "--seed": seed, "--warmup": warmup, "--repeats": repeats, "--url": url,
             "--measurement-interval": interval, "--stability-percentage": stability, "--max-trials": trials,
             "--grpc-url": grpc_url, "--serve": targets, "--model-version": model_version or None,
+            "--token-file": token_file, "--ca-certificate": ca_certificate,
             "--streaming": streaming or None, "--sequence-length": sequence_length or None,
         }  # fmt: skip
         given = [option for option, value in own.items() if value is not None]
@@ -151,6 +154,7 @@ def bench(
     if assignments:
         raise typer.BadParameter("--set replaces values of a study, and there is none: use the other options")
     from tritonkit.bench.levels import PROTOCOLS, SHARED_MEMORIES, Axes, choices, whole_numbers
+    from tritonkit.bench.plan import Target
     from tritonkit.bench.preparation import Wish
     from tritonkit.client.tensors import parse_inputs
 
@@ -169,7 +173,8 @@ def bench(
     )
     if streaming and "http" in axes.protocols:
         raise typer.BadParameter("streams need gRPC: give --protocol grpc", param_hint="--streaming")
-    target = studies.target_of(url, grpc_url, targets or [], dry_run=dry_run)
+    named = Target(url=url, grpc_url=grpc_url, token_file=token_file, ca_certificate=ca_certificate)
+    target = studies.target_of(named, targets or [], axes.protocols, dry_run=dry_run)
     short = studies.short(
         target, names or [], axes, wish, repeats=repeats or 1, warmup=1.0 if warmup is None else warmup
     )

@@ -15,7 +15,8 @@ import typer
 
 from tritonkit.bench.axes import Deployment
 from tritonkit.bench.deployer import Built, Running
-from tritonkit.client.endpoint import Addresses, Endpoint
+from tritonkit.cli.target import access_to, addresses_of
+from tritonkit.client.endpoint import Addresses
 from tritonkit.errors import RequestFailed
 
 _ANY_PORTS = {"http": 0, "grpc": 0, "metrics": 0}
@@ -163,7 +164,7 @@ class RunningServer:
         Raises:
             RequestFailed: it cannot be reached, or there is none.
         """
-        index = Endpoint(self.server.http).index()
+        index = self.server.endpoint().index()
         names = list(dict.fromkeys(state.name for state in index if state.state == "READY"))
         if not names:
             raise RequestFailed(f"{self.server.http}: no model is ready there")
@@ -182,7 +183,7 @@ class RunningServer:
         """
         from tritonkit.repository.samples import samples
 
-        endpoint = Endpoint(self.server.http)
+        endpoint = self.server.endpoint()
         told: list[Any] = [endpoint.server_metadata(), [endpoint.config(model) for model in self.ready()]]
         texts, start = samples(self.repository, os.environ) if self.repository else ({}, None)
         return Built(_of(told), None, texts, start)
@@ -224,10 +225,9 @@ def served_for_a_while(repository: Path, project: Path, gpus: tuple[str, ...] | 
     with serve.up(plan) as started:
         servers = [server for server in started.servers if server.kind == "server"]
         yield Running(
-            Addresses(started.http, started.grpc),
+            addresses_of(started, access_to(started)),
             processes_of(started.id),
             tuple(dict.fromkeys(server.uuid for server in servers if server.uuid is not None)),
-            tuple(server.addresses["http"] for server in servers),
         )
 
 

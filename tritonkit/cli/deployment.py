@@ -125,11 +125,11 @@ def guide(deployment: Deployment, *, stop: str) -> str:
 
 def addresses(deployment: Deployment) -> str:
     """Where a deployment answers, one line an address."""
-    scheme = "https" if deployment.tls else "http"
+    scheme, secured = ("https", " (TLS)") if deployment.tls_certificate else ("http", "")
     return "\n".join(
         (
             f"  HTTP     {scheme}://{deployment.http}",
-            f"  gRPC     {deployment.grpc}{' (TLS)' if deployment.tls else ''}",
+            f"  gRPC     {deployment.grpc}{secured}",
             f"  metrics  {scheme}://{deployment.metrics}/metrics",
         )
     )
@@ -161,9 +161,11 @@ def _example(deployment: Deployment, names: list[str]) -> str | None:
     from tritonkit.client.endpoint import Endpoint
 
     described = []
+    # The servers themselves ask for no token.
+    holders = {model: server.http for server in deployment.servers for model in server.models}
     try:
         for name in names[:20]:
-            described.append(Endpoint(deployment.http).metadata(name))
+            described.append(Endpoint(holders.get(name, deployment.http)).metadata(name))
     except RequestFailed:
         return None
     # An ensemble is what a client calls; its members are the parts.

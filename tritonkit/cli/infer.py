@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from tritonkit.cli.console import print_json, print_table
-from tritonkit.cli.target import GrpcUrl, Url, addresses
+from tritonkit.cli.target import CaCertificate, GrpcUrl, TokenFile, Url, addresses
 
 if TYPE_CHECKING:
     from tritonkit.client.inference import Answer
@@ -39,6 +39,8 @@ def infer(
     ] = 0,
     url: Url = None,
     grpc_url: GrpcUrl = None,
+    token_file: TokenFile = None,
+    ca_certificate: CaCertificate = None,
     protocol: Annotated[Literal["http", "grpc"], typer.Option(help="How to ask.")] = "http",
     model_version: Annotated[
         str, typer.Option("--model-version", help="The version (default: the server's choice).", show_default=False)
@@ -47,15 +49,14 @@ def infer(
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")] = False,
 ) -> None:
     """Send one request to a running model and show its answer."""
-    from tritonkit.client.endpoint import Endpoint
     from tritonkit.client.signature import signature
     from tritonkit.client.tensors import collect, parse_inputs
     from tritonkit.repository.samples import samples
     from tritonkit.serve import state
 
     given = parse_inputs(inputs or [])
-    server = addresses(url, grpc_url)
-    takes = signature(Endpoint(server.http, timeout=timeout), model, model_version)
+    server = addresses(url, grpc_url, token_file, ca_certificate)
+    takes = signature(server.endpoint(timeout=timeout), model, model_version)
     # A server that is named with --url need not serve this project's spec.
     texts, folder = ({}, None) if given or url else samples(state.running(Path.cwd()).repository, os.environ)
     arrays = collect(takes, given, samples=texts.get(model), folder=folder)

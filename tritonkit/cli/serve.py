@@ -83,6 +83,15 @@ def up(
     max_request_size: Annotated[
         str | None, typer.Option(metavar="SIZE", help="The longest request that the gateway takes, as in 256MiB.")
     ] = None,
+    request_timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            max=2_000_000,
+            metavar="SECONDS",
+            help="How long the gateway waits for a server's answer (default: an hour).",
+        ),
+    ] = None,
 ) -> None:
     """Build a spec's repository if it is not current, and serve it until Ctrl-C, or in the background with --detach."""
     from tritonkit import serve
@@ -117,6 +126,7 @@ def up(
         tokens_file=tokens and tokens.resolve(),
         tls_certificate=tls_certificate and tls_certificate.resolve(),
         max_request_bytes=None if max_request_size is None else _size(max_request_size),
+        request_timeout=request_timeout,
         probe=probe,
         policy=serve.Policy(start_timeout=start_timeout, stop_timeout=stop_timeout),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ import typer
 from tritonkit.bench import yardsticks
 from tritonkit.bench.axes import Deployment
 from tritonkit.bench.campaign import Campaign, Setting
-from tritonkit.bench.command import Measurement, argv, shell_line
+from tritonkit.bench.command import Measurement, argv, certified, shell_line
 from tritonkit.bench.deployer import Deployer
 from tritonkit.bench.levels import Axes, levels
 from tritonkit.bench.objective import Objective
@@ -27,7 +27,7 @@ from tritonkit.cli.deployers import RepositoryDeployer, RunningServer, SpecDeplo
 from tritonkit.cli.points import failure, print_points, title_of
 from tritonkit.cli.served import served
 from tritonkit.cli.target import addresses
-from tritonkit.client.endpoint import Addresses
+from tritonkit.client.endpoint import Addresses, Protocol
 from tritonkit.errors import (
     ArtifactsMissing,
     BenchmarkFailed,
@@ -63,35 +63,36 @@ def run_file(
     plan = read_study(files, assignments, os.environ, where)
     target = plan.target
     if target.url is not None:
-        deployer: Deployer = target_of(target.url, target.grpc_url, [])
+        deployer: Deployer = target_of(target, [], plan.protocols)
     elif target.spec:
         deployer = SpecDeployer(target.spec, where)
     elif target.repository is not None or not plan.items:
         # Where nothing but other services is measured, nothing is served.
         deployer = RepositoryDeployer(target.repository or where, where / "deployments" / "repository")
     else:
-        deployer = target_of(None, None, [])
+        deployer = target_of(target, [], plan.protocols)
     run(plan, deployer, where, objective, fresh=fresh, dry_run=dry_run, as_json=as_json)
 
 
 def target_of(
-    url: str | None, grpc_url: str | None, targets: Sequence[Path], *, dry_run: bool = False
+    named: Target, targets: Sequence[Path], protocols: Iterable[Protocol], *, dry_run: bool = False
 ) -> RunningServer | RepositoryDeployer:
     """The server to measure: the one named, the project's own, or one that is started for the time of the benchmark."""
     from tritonkit.serve.state import recorded
 
-    deployment = None if url else recorded(Path.cwd())
-    if url is not None or (deployment is not None and deployment.alive):
+    deployment = None if named.url else recorded(Path.cwd())
+    if named.url is not None or (deployment is not None and deployment.alive):
         if targets:
-            which = url or "the deployment of this folder"
+            which = named.url or "the deployment of this folder"
             raise typer.BadParameter(f"{which} is measured, and nothing else is served", param_hint="--serve")
-        server = addresses(url, grpc_url)
+        server = certified(addresses(named.url, named.grpc_url, named.token_file, named.ca_certificate), protocols)
         repository = deployment.repository if deployment else None
         return RunningServer(server, repository, processes_of(deployment.id) if deployment else tuple)
-    if grpc_url is not None:
-        raise typer.BadParameter(
-            "it is the second address of a server, and there is none: give --url as well", param_hint="--grpc-url"
-        )
+    about = {"--grpc-url": named.grpc_url, "--token-file": named.token_file, "--ca-certificate": named.ca_certificate}
+    for option, given in about.items():
+        if given is not None:
+            message = "it is about a server, and there is none: give --url as well"
+            raise typer.BadParameter(message, param_hint=option)
     if dry_run and not targets and not Path("spec.yaml").exists() and not Path("model_repository").is_dir():
         # Nothing to look at: the command lines are those of a server at Triton's own ports.
         return RepositoryDeployer(Path("model_repository"), Path.cwd())

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tritonkit.cli.console import output, print_json
+from tritonkit.cli.target import CaCertificate, TokenFile, named
 from tritonkit.errors import TritonkitError
 
 if TYPE_CHECKING:
@@ -36,14 +37,20 @@ def top(
     as_json: Annotated[bool, typer.Option("--json", help="Print one sample as JSON, and end.")] = False,
     url: Annotated[
         list[str] | None,
-        typer.Option(metavar="HOST:PORT", help="A server to look at instead, such as one in a container; repeatable."),
+        typer.Option(
+            metavar="[https://]HOST:PORT", help="A server to look at instead, such as one in a container; repeatable."
+        ),
     ] = None,
+    token_file: TokenFile = None,
+    ca_certificate: CaCertificate = None,
 ) -> None:
     """Show live what runs in this folder: GPUs, processes, and every model's requests, times and failures."""
     from tritonkit.serve.gpu_load import GpuMeter
     from tritonkit.serve.top import Sampler
 
-    targets = _named(url) if url else _deployed
+    if not url and (token_file or ca_certificate):
+        raise typer.BadParameter("the servers of this folder are looked at directly, and ask for nothing: give --url")
+    targets = _named(url, token_file, ca_certificate) if url else _deployed
     with closing(GpuMeter()) as meter:
         sampler = Sampler(targets, meter)
         if as_json:
@@ -56,12 +63,13 @@ def top(
             _live(sampler, interval, ", ".join(url) if url else str(Path.cwd()))
 
 
-def _named(addresses: Sequence[str]) -> Callable[[], Sequence[Target]]:
-    from tritonkit.client.endpoint import Endpoint
+def _named(
+    addresses: Sequence[str], token_file: Path | None, ca_certificate: Path | None
+) -> Callable[[], Sequence[Target]]:
     from tritonkit.serve.top import Target
 
-    names = dict.fromkeys(Endpoint(address).address for address in addresses)
-    targets = [Target(name=name, kind="server", http=name) for name in names]
+    servers = {one.address: one for one in (named(address, token_file, ca_certificate) for address in addresses)}
+    targets = [Target(name=name, kind="server", http=name, access=one.access) for name, one in servers.items()]
     return lambda: targets
 
 

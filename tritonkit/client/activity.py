@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tritonkit.client.endpoint import Endpoint
+from tritonkit.client.endpoint import Addresses, Endpoint
 from tritonkit.errors import RequestFailed
+
+_PARTS = ("compute_input", "compute_infer", "compute_output")
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Activity:
         queue: mean time a request waited for an instance, in microseconds.
         compute: mean time that its instance took for a request (input, inference and output), in microseconds;
             all that its steps took, for an ensemble.
+        compute_input: the part of it for copying inputs; ``compute_output`` for outputs, ``compute_infer`` the rest.
         batches: how many executions there were of each batch size.
         cache_hits: requests that the response cache answered.
         busy: time that instances spent computing, all executions together, in microseconds.
@@ -39,6 +42,9 @@ class Activity:
     batches: Mapping[int, int]
     cache_hits: int
     busy: float = 0.0
+    compute_input: float = 0.0
+    compute_infer: float = 0.0
+    compute_output: float = 0.0
 
     @property
     def average_batch(self) -> float | None:
@@ -47,25 +53,8 @@ class Activity:
 
 
 Snapshot = Mapping[str, Mapping[str, Any]]
-
-
-def snapshot(endpoints: Iterable[Endpoint], models: Iterable[str]) -> Snapshot:
-    """The statistics of these models now, of all the servers that have them together.
-
-    Raises:
-        RequestFailed: a server cannot be reached, or a model is nowhere.
-    """
-    wanted = list(models)
-    found: dict[str, dict[str, Any]] = {model: {"model_stats": []} for model in wanted}
-    for endpoint in endpoints:
-        held = {state.name for state in endpoint.index() if state.state == "READY"}
-        for model in wanted:
-            if model in held:
-                found[model]["model_stats"] += endpoint.statistics(model)["model_stats"]
-    missing = [model for model in wanted if not found[model]["model_stats"]]
-    if missing:
-        raise RequestFailed(f"no server has the model {missing[0]!r}")
-    return found
+Snapshots = Mapping[str, Snapshot]
+"""Of each server, by its address."""
 
 
 def everything(endpoint: Endpoint) -> Snapshot:
@@ -80,9 +69,41 @@ def everything(endpoint: Endpoint) -> Snapshot:
     return models
 
 
-def between(before: Snapshot, after: Snapshot) -> tuple[Activity, ...]:
-    """What each model of both snapshots did from one to the other."""
-    return tuple(together(model, [(before[model], after[model])]) for model in before if model in after)
+def snapshots(server: Addresses) -> Snapshots:
+    """The statistics of every server behind an address now, without those that do not answer.
+
+    Where they are not known, the address is asked: a gateway has the models of all servers in one list.
+    """
+    found = {}
+    for endpoint in server.behind():
+        try:
+            found[endpoint.address] = everything(endpoint)
+        except RequestFailed:
+            continue
+    return found
+
+
+def between(before: Snapshots, after: Snapshots, models: Iterable[str]) -> tuple[Activity, ...]:
+    """What each of these models did from one moment to the other, on all servers that answered at both."""
+    did = []
+    for model in models:
+        servers = [
+            (before[server].get(model, {}), now[model])
+            for server, now in after.items()
+            if server in before and model in now
+        ]
+        did += [together(model, servers)] if servers else []
+    return tuple(did)
+
+
+def replicas(seen: Snapshots, model: str) -> int:
+    """How many servers have this model, the same version of it."""
+    versions = Counter(
+        version.get("version")
+        for statistics in seen.values()
+        for version in statistics.get(model, {}).get("model_stats", [])
+    )
+    return max(versions.values(), default=0)
 
 
 def together(model: str, servers: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> Activity:
@@ -103,7 +124,8 @@ def together(model: str, servers: Iterable[tuple[Mapping[str, Any], Mapping[str,
         inferences=change["inferences"],
         executions=change["executions"],
         queue=change["queue_ns"] / waits / 1000 if waits else 0.0,
-        compute=change["compute_ns"] / computed / 1000 if computed else 0.0,
+        compute=sum(change[f"{part}_ns"] for part in _PARTS) / computed / 1000 if computed else 0.0,
+        **{part: change[f"{part}_ns"] / computed / 1000 if computed else 0.0 for part in _PARTS},
         batches={
             int(key.removeprefix("batch ")): count
             for key, count in sorted(change.items())
@@ -128,11 +150,9 @@ def _totals(statistics: Mapping[str, Any]) -> Counter[str]:
         for name in ("success", "fail", "queue", "compute_infer", "cache_hit"):
             totals[name] += int(times.get(name, {}).get("count", 0))
         totals["queue_ns"] += int(times.get("queue", {}).get("ns", 0))
-        for name in ("compute_input", "compute_infer", "compute_output"):
-            totals["compute_ns"] += int(times.get(name, {}).get("ns", 0))
+        for name in _PARTS:
+            totals[f"{name}_ns"] += int(times.get(name, {}).get("ns", 0))
         for batch in version.get("batch_stats", []):
             totals[f"batch {batch['batch_size']}"] += int(batch["compute_infer"]["count"])
-            totals["busy_ns"] += sum(
-                int(batch[part]["ns"]) for part in ("compute_input", "compute_infer", "compute_output")
-            )
+            totals["busy_ns"] += sum(int(batch[part]["ns"]) for part in _PARTS)
     return totals

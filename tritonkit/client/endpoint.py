@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 from urllib.parse import quote, urlsplit
 
+from tritonkit.client.access import OPEN, TOKEN_VARIABLE, Access, Tls
 from tritonkit.client.ports import DEFAULT_PORTS
 from tritonkit.errors import RequestFailed, UsageError
 
@@ -33,32 +35,48 @@ class ModelState:
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where one server listens; each ``host:port``.
+    """Where one server, or the gateway before several, listens; each ``host:port``.
 
     Attributes:
         http: its HTTP address.
         grpc: its gRPC address.
+        access: what it asks of its clients, at both addresses.
+        servers: the HTTP addresses of the servers behind a gateway, which ask for nothing; empty where none are known.
     """
 
     http: str
     grpc: str
+    access: Access = OPEN
+    servers: tuple[str, ...] = ()
+
+    def endpoint(self, *, timeout: float = 5.0) -> Endpoint:
+        """The HTTP address, to be asked; ``timeout`` is as for an ``Endpoint``."""
+        return Endpoint(self.http, access=self.access, timeout=timeout)
+
+    def behind(self) -> tuple[Endpoint, ...]:
+        """Every server by itself, as far as they are known; else what is known of them."""
+        return tuple(Endpoint(server) for server in self.servers) or (self.endpoint(),)
 
 
 class Endpoint:
     """A server's HTTP address. Every call opens a connection of its own, so threads may share an endpoint."""
 
-    def __init__(self, address: str, *, timeout: float = 5.0) -> None:
+    def __init__(self, address: str, *, access: Access = OPEN, timeout: float = 5.0) -> None:
         """Nothing is sent yet.
 
         Args:
-            address: ``host:port``; ``http://`` before it is accepted, and the port defaults to 8000.
+            address: ``host:port``; ``http://`` or ``https://`` before it is accepted, and the port defaults to 8000.
+            access: what the server asks for; an ``https://`` address is asked over TLS whatever it says.
             timeout: seconds that one connection, or one wait for an answer, may take.
 
         Raises:
-            RequestFailed: the address is not of that form.
+            UsageError: the address is not of that form.
         """
         self.host, self.port = parse_address(address)
+        self.access = access
         self.timeout = timeout
+        if address.startswith("https://") and access.tls is None:
+            self.access = Access(access.token, Tls())
 
     @property
     def address(self) -> str:
@@ -113,6 +131,17 @@ class Endpoint:
         """The statistics of every loaded model, in the same form as those of one."""
         return self._object("GET", "/v2/models/stats")
 
+    def shared_memory(self) -> list[dict[str, Any]]:
+        """The regions of system shared memory that are registered.
+
+        Raises:
+            RequestFailed: the server cannot be reached, or takes none, as a gateway before several servers.
+        """
+        answer = self._ask("GET", "/v2/systemsharedmemory/status")
+        if not isinstance(answer, list):
+            raise _other_service(self.address)
+        return answer
+
     def _healthy(self, path: str) -> bool:
         try:
             status, _ = self._exchange("GET", path)
@@ -138,13 +167,16 @@ class Endpoint:
         if status != http.client.OK:
             said = answer.get("error") if isinstance(answer, dict) else None
             words = said or body.decode(errors="replace")[:500] or f"HTTP {status}"
-            raise RequestFailed(f"{self.address}: {words}")
+            raise RequestFailed(f"{self.address}: {words}", hint=token_hint(status))
         return answer
 
     def _exchange(self, method: str, path: str) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection(self.host, self.port, timeout=self.timeout)
+        if self.access.tls is not None:
+            context = self.access.tls.context(ssl.SSLContext)
+            connection = http.client.HTTPSConnection(self.host, self.port, timeout=self.timeout, context=context)
         try:
-            connection.request(method, path, body=b"" if method == "POST" else None)
+            connection.request(method, path, body=b"" if method == "POST" else None, headers=self.access.headers)
             response = connection.getresponse()
             return response.status, response.read()
         finally:
@@ -152,7 +184,7 @@ class Endpoint:
 
 
 def parse_address(address: str) -> tuple[str, int]:
-    """The host and port of ``host:port``, ``[ipv6]:port`` or ``http://host:port``.
+    """The host and port of ``host:port`` or ``[ipv6]:port``, with or without ``http://`` or ``https://`` before it.
 
     Raises:
         UsageError: it is none of these.
@@ -163,7 +195,7 @@ def parse_address(address: str) -> tuple[str, int]:
         host, port = parts.hostname, parts.port or DEFAULT_PORTS["http"]
     except ValueError:
         host, port = None, 0
-    if parts is None or not host or parts.scheme != "http" or parts.path not in {"", "/"} or parts.query:
+    if parts is None or not host or parts.scheme not in {"http", "https"} or parts.path not in {"", "/"} or parts.query:
         raise UsageError(
             f"{address!r} is not the address of a server", hint="Give host:port, for example 127.0.0.1:8000."
         )
@@ -173,10 +205,30 @@ def parse_address(address: str) -> tuple[str, int]:
 def unreachable(address: str, error: Exception) -> RequestFailed:
     """The error for a server that does not answer at ``address``."""
     reason = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return RequestFailed(
+            f"the certificate of {address} is not trusted: {error.verify_message}",
+            hint="Name the certificates to trust with: --ca-certificate FILE",
+        )
+    if isinstance(error, ssl.SSLError):
+        return RequestFailed(
+            f"no TLS is spoken at {address} ({error.reason or error})", hint="Without TLS: --url http://host:port"
+        )
+    if isinstance(error, http.client.RemoteDisconnected):
+        return RequestFailed(
+            f"what listens at {address} hangs up", hint="Where it asks for TLS: --url https://host:port"
+        )
     return RequestFailed(
         f"no server can be reached at {address} ({reason})",
         hint="Start one with: tritonkit up (or name a running server with --url host:port)",
     )
+
+
+def token_hint(status: object) -> str | None:
+    """What to do about a refusal with this status of HTTP or gRPC, where it is for want of a token."""
+    if str(status) not in {"401", "StatusCode.UNAUTHENTICATED"}:
+        return None
+    return f"Bear one of the gateway's tokens: --token-file FILE (with --url also ${TOKEN_VARIABLE})"
 
 
 def _other_service(address: str) -> RequestFailed:

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any
 
+import gevent.ssl
+import grpc
 import numpy as np
 import tritonclient.grpc
 import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
-from tritonkit.client.endpoint import Addresses, Protocol, unreachable
+from tritonkit.client.access import Access, certified_names
+from tritonkit.client.endpoint import Addresses, Protocol, parse_address, token_hint, unreachable
 from tritonkit.client.signature import Signature, Tensor
 from tritonkit.client.values import Array
 from tritonkit.errors import RequestFailed
@@ -91,7 +94,7 @@ def infer(
     tensors = {tensor.name: tensor for tensor in signature.inputs}
     given = [(tensors[name], array) for name, array in inputs.items()]
     try:
-        arrays = _ask(protocol, address, timeout, signature.model, version, given, counts)
+        arrays = _ask(protocol, address, server.access, timeout, signature.model, version, given, counts)
     except (InferenceServerException, OSError, HTTPException) as error:
         raise _failure(signature.model, address, error, timeout) from error
     return [
@@ -124,6 +127,7 @@ def _class_counts(outputs: Sequence[Tensor], classes: int) -> dict[str, int]:
 def _ask(
     protocol: Protocol,
     address: str,
+    access: Access,
     timeout: float,
     model: str,
     version: str,
@@ -138,17 +142,51 @@ def _ask(
         inputs[-1].set_data_from_numpy(np.ascontiguousarray(array))
     outputs = [kind.InferRequestedOutput(name, class_count=count) for name, count in counts.items()]
     request: dict[str, Any] = {"model_name": model, "inputs": inputs, "model_version": version, "outputs": outputs}
+    request["headers"] = access.headers
     if protocol == "grpc":
-        client = kind.InferenceServerClient(address, channel_args=_CHANNEL)
+        client = kind.InferenceServerClient(address, **_channel(address, access))
         request["client_timeout"] = timeout
     else:
-        client = kind.InferenceServerClient(address, connection_timeout=timeout, network_timeout=timeout)
+        client = kind.InferenceServerClient(
+            address, connection_timeout=timeout, network_timeout=timeout, **_transport(access)
+        )
     try:
         result = client.infer(**request)
         arrays = {name: result.as_numpy(name) for name in counts}
     finally:
         client.close()
     return {name: array for name, array in arrays.items() if array is not None}
+
+
+def _channel(address: str, access: Access) -> dict[str, Any]:
+    if access.tls is None:
+        return {"channel_args": _CHANNEL}
+    roots = access.tls.roots()
+    credentials = grpc.ssl_channel_credentials(roots.encode() if roots else None)
+    names: list[tuple[str, str]] = []
+    if access.tls.own:
+        # gRPC always compares names; that of a certificate which is trusted for itself says nothing more.
+        names = [
+            ("grpc.ssl_target_name_override", name) for name in certified_names(*parse_address(address), access.tls)
+        ]
+    return {"channel_args": [*_CHANNEL, *names[:1]], "creds": credentials}
+
+
+def _transport(access: Access) -> dict[str, Any]:
+    tls = access.tls
+    if tls is None:
+        return {}
+
+    def context(cafile: None) -> gevent.ssl.SSLContext:  # noqa: ARG001 - the client hands it over by name
+        return tls.context(gevent.ssl.SSLContext)
+
+    # In this form the client adds nobody to those that are trusted.
+    return {
+        "ssl": True,
+        "ssl_options": {"ca_certs": None},
+        "ssl_context_factory": context,
+        "insecure": tls.own,
+    }
 
 
 def _classes(values: Array) -> tuple[tuple[Class, ...], ...]:
@@ -172,7 +210,7 @@ def _failure(model: str, address: str, error: Exception, timeout: float) -> Requ
         return unreachable(address, error)
     if status == "StatusCode.UNAVAILABLE":
         return unreachable(address, ConnectionError(error.message()))
-    return RequestFailed(f"{address}: model {model!r} refused the request: {error.message()}")
+    return RequestFailed(f"{address}: model {model!r} refused the request: {error.message()}", hint=token_hint(status))
 
 
 def _plain(value: Any) -> Any:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tritonkit.client.access import is_token, tokens_of
 from tritonkit.client.ports import DEFAULT_PORTS
 from tritonkit.errors import TritonkitError, UsageError
 from tritonkit.resources import templates_directory
@@ -30,7 +31,6 @@ STATES = "servers.state"
 _ROUTABLE = re.compile(r"[^\s#%$/\\\"'\x00-\x1f\x7f]+")
 # In a gRPC message the length of the name is one byte.
 _LONGEST_NAME = 127
-_TOKEN = re.compile(r"[!-~]{16,}")
 _SHARED_MEMORY = "shared memory is registered with one server: use its own address (tritonkit status names it)"
 _CLOSED = "model control, trace and log settings are closed: start with --allow-model-control"
 _CLOSED_GRPC = "model control, trace and log settings reach every server over HTTP only"
@@ -151,8 +151,6 @@ def gateway_process(
         check=GatewayCheck(
             http=addresses["http"],
             control=control,
-            tls=options.tls_certificate is not None,
-            tokens=options.tokens_file is not None,
         ),
         addresses=addresses,
         after=tuple(backend.name for backend in backends),
@@ -270,11 +268,11 @@ def check_tokens(file: Path) -> None:
         raise UsageError(f"--tokens {file}: a token has letters, digits and punctuation of ASCII alone") from None
     if mode & 0o077:
         raise UsageError(f"--tokens {file}: others may read it", hint=f"Run: chmod 600 {shlex.quote(str(file))}")
-    tokens = [line for line in text.splitlines() if line and not line.startswith("#")]
+    tokens = tokens_of(text)
     if not tokens:
         raise UsageError(f"--tokens {file}: holds no token", hint="Write one token a line; # begins a comment.")
     for number, line in enumerate(text.splitlines(), start=1):
-        if line in tokens and not _TOKEN.fullmatch(line):
+        if line in tokens and not is_token(line):
             raise UsageError(f"--tokens {file}: line {number} is no token of 16 or more characters without a space")
 
 

@@ -47,6 +47,7 @@ class Request:
         tokens_file: bearer tokens that the gateway asks for; None asks for none.
         tls_certificate: the gateway's certificate and key; None serves without TLS.
         max_request_bytes: the longest request that the gateway takes; None keeps its default.
+        request_timeout: seconds that the gateway waits for a server's answer; None keeps its default.
         probe: seconds within which each model must answer a request of the supervisor's; None sends none.
         percentages: thread percentages by process, in place of those of ``servers``.
         policy: how patient the supervisor is.
@@ -67,6 +68,7 @@ class Request:
     tokens_file: Path | None = None
     tls_certificate: Path | None = None
     max_request_bytes: int | None = None
+    request_timeout: float | None = None
     probe: float | None = None
     percentages: Mapping[str, float] = field(default_factory=dict)
     policy: Policy = field(default_factory=Policy)
@@ -84,7 +86,8 @@ class Request:
     @property
     def is_guarded(self) -> bool:
         """Whether it asks for what only the gateway can do, so that even one server has one."""
-        return any(asked is not None for asked in (self.tokens_file, self.tls_certificate, self.max_request_bytes))
+        asked = (self.tokens_file, self.tls_certificate, self.max_request_bytes, self.request_timeout)
+        return any(one is not None for one in asked)
 
     @property
     def entries(self) -> tuple[Server, ...]:
@@ -179,6 +182,8 @@ def plan(request: Request, host: Host) -> Plan:
         addresses=addresses,
         processes=processes,
         policy=request.policy,
+        tokens_file=request.tokens_file,
+        tls_certificate=request.tls_certificate,
         notes=notes,
     )
 

@@ -103,14 +103,10 @@ class GatewayCheck:
     Attributes:
         http: the address of the gateway for clients.
         control: HAProxy's own Unix socket, by which servers are drained and their state is read.
-        tls: whether clients must speak TLS.
-        tokens: whether clients must bear a token.
     """
 
     http: str
     control: Path
-    tls: bool = False
-    tokens: bool = False
 
     def __str__(self) -> str:
         return f"the gateway answers at {self.http}"
@@ -188,6 +184,8 @@ class Plan:
         addresses: where clients find it, by service.
         processes: what is started.
         policy: how patient the supervisor is.
+        tokens_file: the file with the tokens of which clients must bear one; None where they need none.
+        tls_certificate: the file with the certificate that clients see, and its key; None without TLS.
         notes: what a user should know of it, each a sentence.
     """
 
@@ -198,6 +196,8 @@ class Plan:
     addresses: Mapping[str, str]
     processes: tuple[ProcessSpec, ...]
     policy: Policy
+    tokens_file: Path | None = None
+    tls_certificate: Path | None = None
     notes: tuple[str, ...] = ()
 
 

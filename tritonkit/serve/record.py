@@ -41,6 +41,8 @@ def record(
         project=plan.project,
         repository=plan.repository,
         spec=plan.spec,
+        tokens_file=plan.tokens_file,
+        tls_certificate=plan.tls_certificate,
         stop_timeout=plan.policy.stop_timeout,
         state=state.word,
         ready=state.ready,
@@ -69,7 +71,7 @@ def _server(process: Process, spec: ProcessSpec, repository: str, ahead: float) 
         repository=repository,
     )
     if isinstance(check, GatewayCheck):
-        return replace(state, control=check.control, tls=check.tls, tokens=check.tokens)
+        return replace(state, control=check.control)
     if isinstance(check, DaemonCheck):
         return replace(state, control=check.pipe_directory, gpu=check.gpu, uuid=check.uuid)
     if check.share is None:

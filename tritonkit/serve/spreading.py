@@ -164,6 +164,8 @@ def _gateway(request: Request, host: Host, seats: Sequence[Seat], servers: Seque
     )
     if request.max_request_bytes is not None:
         options = replace(options, max_request_bytes=request.max_request_bytes)
+    if request.request_timeout is not None:
+        options = replace(options, request_timeout=request.request_timeout)
     return gateway_process(
         backends,
         options,

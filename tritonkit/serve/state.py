@@ -20,6 +20,7 @@ from tritonkit.serve.procfs import is_running, start_ticks
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _ID = re.compile(r"[0-9a-f]{8}")
 COMPOSITION = "compose"
+_OPTIONAL_PATHS = ("spec", "tokens_file", "tls_certificate")
 NOT_RUNNING_HINT = "Start one with: tritonkit up"
 
 
@@ -44,8 +45,6 @@ class ServerState:
         memory_limit: the most bytes of the GPU's memory that each of its processes may take; None without a limit.
         control: HAProxy's socket, or the MPS daemon's pipe directory; None for a server.
         repository: what ``record.fingerprint`` said of the repository when it was loaded.
-        tls: whether it is a gateway whose clients must speak TLS.
-        tokens: whether it is a gateway whose clients must bear a token.
     """
 
     name: str
@@ -64,8 +63,6 @@ class ServerState:
     memory_limit: int | None = None
     control: Path | None = None
     repository: str = ""
-    tls: bool = False
-    tokens: bool = False
 
     @property
     def http(self) -> str:
@@ -93,6 +90,8 @@ class Deployment:
         ready: whether every process was ready when this was written.
         control: the supervisor's own socket (``serve.control``).
         servers: its processes.
+        tokens_file: the file with the tokens of which clients must bear one; None where they need none.
+        tls_certificate: the file with the certificate that clients see, and its key; None without TLS.
     """
 
     id: str
@@ -110,16 +109,8 @@ class Deployment:
     ready: bool
     control: Path
     servers: tuple[ServerState, ...]
-
-    @property
-    def tls(self) -> bool:
-        """Whether its clients must speak TLS."""
-        return any(server.tls for server in self.servers)
-
-    @property
-    def tokens(self) -> bool:
-        """Whether its clients must bear a token."""
-        return any(server.tokens for server in self.servers)
+    tokens_file: Path | None = None
+    tls_certificate: Path | None = None
 
     @property
     def alive(self) -> bool:
@@ -295,7 +286,7 @@ def _parsed(value: Mapping[str, Any]) -> Deployment:
             **value,
             "project": Path(value["project"]),
             "repository": Path(value["repository"]),
-            "spec": None if value["spec"] is None else Path(value["spec"]),
+            **{name: None if value.get(name) is None else Path(value[name]) for name in _OPTIONAL_PATHS},
             "stop_timeout": float(value["stop_timeout"]),
             "control": Path(value["control"]),
             "servers": servers,

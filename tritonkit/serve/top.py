@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tritonkit.client import activity
+from tritonkit.client.access import OPEN, Access
 from tritonkit.client.endpoint import Endpoint
 from tritonkit.errors import RequestFailed
 from tritonkit.serve import procfs
@@ -31,6 +32,7 @@ class Target:
         pid: of its process, or None.
         gpu: index of the GPU that it has a part of, or None.
         thread_percentage: its part of that GPU's SMs, or None.
+        access: what it asks of its clients.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Target:
     pid: int | None = None
     gpu: int | None = None
     thread_percentage: float | None = None
+    access: Access = OPEN
 
 
 @dataclass(frozen=True)
@@ -197,7 +200,7 @@ def _ask(one: Target) -> _Seen:
     if one.kind != "server":
         return _Seen(one.pid, None, "", used)
     try:
-        statistics = activity.everything(Endpoint(one.http, timeout=ANSWER_TIMEOUT))
+        statistics = activity.everything(Endpoint(one.http, access=one.access, timeout=ANSWER_TIMEOUT))
     except RequestFailed as error:
         return _Seen(one.pid, None, str(error.args[0]), used)
     return _Seen(one.pid, statistics, "", used)
