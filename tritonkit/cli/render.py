@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from tritonkit.cli.serve import gpu_words
+from tritonkit.cli.serve import Gpus, Host, Mps, gpu_words
 from tritonkit.cli.served import Assignments, Targets, served
 from tritonkit.client.ports import DEFAULT_PORTS
 
@@ -29,18 +29,9 @@ def compose(
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where compose.yaml and its files are written.")
     ] = DEFAULT_FOLDER,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print compose.yaml, and write nothing.")] = False,
-    gpus: Annotated[
-        str | None,
-        typer.Option(
-            metavar="0,1|UUID,...|all|none",
-            help="The GPUs to serve on, each with a server of its own; none serves on the CPU.",
-        ),
-    ] = None,
-    mps: Annotated[
-        Literal["auto", "on", "off"],
-        typer.Option(help="Whether the servers of a GPU share it through an MPS daemon; auto where it can be."),
-    ] = "auto",
-    host: Annotated[str, typer.Option(help="The IPv4 address to listen on.")] = "127.0.0.1",
+    gpus: Gpus = None,
+    mps: Mps = "auto",
+    host: Host = "127.0.0.1",
     http_port: Annotated[int, typer.Option(min=1, max=65535, help="For HTTP.")] = DEFAULT_PORTS["http"],
     grpc_port: Annotated[int, typer.Option(min=1, max=65535, help="For gRPC.")] = DEFAULT_PORTS["grpc"],
     metrics_port: Annotated[int, typer.Option(min=1, max=65535, help="For Prometheus.")] = DEFAULT_PORTS["metrics"],

@@ -17,6 +17,19 @@ if TYPE_CHECKING:
     from tritonkit.serve import Plan
     from tritonkit.serve.processes import Change
 
+Gpus = Annotated[
+    str | None,
+    typer.Option(
+        metavar="0,1|UUID,...|all|none",
+        help="The GPUs to serve on, each with a server of its own; none serves on the CPU.",
+    ),
+]
+Mps = Annotated[
+    Literal["auto", "on", "off"],
+    typer.Option(help="Whether the servers of a GPU share it through an MPS daemon; auto where it can be."),
+]
+Host = Annotated[str, typer.Option(help="The IPv4 address to listen on.")]
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
@@ -39,18 +52,9 @@ def up(
     image: Annotated[
         str | None, typer.Option(metavar="IMAGE", help="With --engine docker: Triton's image, if not the default one.")
     ] = None,
-    gpus: Annotated[
-        str | None,
-        typer.Option(
-            metavar="0,1|UUID,...|all|none",
-            help="The GPUs to serve on, each with a server of its own; none serves on the CPU.",
-        ),
-    ] = None,
-    mps: Annotated[
-        Literal["auto", "on", "off"],
-        typer.Option(help="Whether the servers of a GPU share it through an MPS daemon; auto where it can be."),
-    ] = "auto",
-    host: Annotated[str, typer.Option(help="The IPv4 address to listen on.")] = "127.0.0.1",
+    gpus: Gpus = None,
+    mps: Mps = "auto",
+    host: Host = "127.0.0.1",
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = DEFAULT_PORTS["http"],
     grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = DEFAULT_PORTS["grpc"],
     metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = DEFAULT_PORTS["metrics"],
