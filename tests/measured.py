@@ -107,7 +107,7 @@ input [
 output [{ name: "SAID" data_type: TYPE_STRING dims: [5] }]
 instance_group [{ count: 1 kind: KIND_CPU }]
 """
-# Negative numbers make it misbehave; -1: every 50th request in a row fails; -2: it takes longer each time; -3: for ever.
+# Negative numbers make it misbehave; -1: every 50th in a row fails; -2: it takes longer every time; -3: for ever.
 MOODY = """
 import time
 import triton_python_backend_utils as pb
