@@ -17,6 +17,7 @@ from tritonkit.modelconfig import protobuf, text
 from tritonkit.modelconfig.configure import configure
 from tritonkit.modelconfig.text import Renderer
 from tritonkit.modelconfig.values import fill
+from tritonkit.resources import CONFIG_TEMPLATE
 from tritonkit.spec.faults import Faults
 from tritonkit.spec.schema import Model
 
@@ -168,7 +169,7 @@ def test_whatever_the_protobuf_can_say_survives(value: dict[str, Any]) -> None:
 
 
 def overridden(folder: Path, monkeypatch: pytest.MonkeyPatch, template: str) -> Renderer:
-    (folder / text.TEMPLATE).write_text(template)
+    (folder / CONFIG_TEMPLATE).write_text(template)
     monkeypatch.setattr(text, "templates_directory", lambda: folder)
     return Renderer("in a test")
 

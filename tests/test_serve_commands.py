@@ -62,7 +62,7 @@ def test_detach_status_logs_second_up_and_down(tmp_path: Path) -> None:
         assert len(tritonkit(tmp_path, "logs", "--tail", "2").stdout.splitlines()) == 2
         assert "server ready" in tritonkit(tmp_path, "logs", "supervisor").stdout
         missing = tritonkit(tmp_path, "logs", "nosuch")
-        assert (missing.returncode, "server, supervisor" in missing.stderr) == (1, True)
+        assert (missing.returncode, "server, supervisor" in missing.stderr) == (2, True)
 
         with subprocess.Popen(
             [PROGRAM, "logs", "--follow", "--tail", "1"], cwd=tmp_path, stdout=subprocess.PIPE, text=True

@@ -222,9 +222,10 @@ def test_the_best_of_a_real_grid_is_found_in_fewer_points(project: Path) -> None
     (project / "spec.yaml").write_text(SPEC.replace("[-4]", "[-5]"))
     text = "models: [moody]\nload: {concurrency: 1:6}\ndeployment: {'models.moody.instance_group[0].count': [1, 2]}\n"
     longer = ("--set", "measurement.interval_ms=500")
-    done = study(project, text, "--find", "max-throughput", "--subject-to", "p50<70ms", *longer)
+    done = study(project, text, "--find", "max-throughput", "--subject-to", "p90<70ms", *longer)
     assert done.returncode == 0, done.stderr
     # A request takes 50 ms: with as many clients as instances none waits for another.
+    # With one more, half of the requests wait: the median may be with or without a wait, the 90th percentile not.
     assert "best: count=2: moody, batch 1, http, 2 concurrent" in done.stderr
     searched = [record for record in load(project / "out").records if record.repeats]
     assert f"({len(searched)} of 12 points measured)" in done.stderr
@@ -236,7 +237,7 @@ def test_the_best_of_a_real_grid_is_found_in_fewer_points(project: Path) -> None
     assert all(record in grid for record in searched)
 
     def best(records: Sequence[Record]) -> float:
-        return max(one.repeats[0].throughput for one in records if one.repeats[0].latency_p50 < 70_000)
+        return max(one.repeats[0].throughput for one in records if one.repeats[0].latency_p90 < 70_000)
 
     assert best(searched) >= 0.95 * best(grid)
     none = study(project, text, "--find", "max-throughput", "--subject-to", "p50<1ms", *longer)

@@ -13,9 +13,7 @@ from google.protobuf.message import Message
 
 from tritonkit.errors import Fault, SpecError
 from tritonkit.modelconfig import protobuf
-from tritonkit.resources import templates_directory
-
-TEMPLATE = "config.pbtxt.j2"
+from tritonkit.resources import CONFIG_TEMPLATE, templates_directory
 
 # proto3 drops a field that has its default, but "no batching" should be read, not guessed.
 _ALWAYS_SHOWN = ("max_batch_size",)
@@ -45,7 +43,7 @@ class Renderer:
         self._origin = origin
         own = jinja2.FileSystemLoader(templates_directory())
         folders = ([templates] if templates else []) + [templates_directory()]
-        self._file = next(folder / TEMPLATE for folder in folders if (folder / TEMPLATE).is_file())
+        self._file = next(folder / CONFIG_TEMPLATE for folder in folders if (folder / CONFIG_TEMPLATE).is_file())
         environment = jinja2.Environment(
             loader=jinja2.ChoiceLoader([jinja2.FileSystemLoader(folders), jinja2.PrefixLoader({"tritonkit": own})]),
             undefined=jinja2.StrictUndefined,
@@ -54,7 +52,7 @@ class Renderer:
         )
         environment.filters["ordered"] = _ordered
         try:
-            self._template = environment.get_template(TEMPLATE)
+            self._template = environment.get_template(CONFIG_TEMPLATE)
         except (jinja2.TemplateError, UnicodeDecodeError) as error:
             raise self._failure(error) from error
 

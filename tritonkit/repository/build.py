@@ -13,7 +13,7 @@ from tritonkit.errors import Fault, SpecError
 from tritonkit.repository import changes, manifest
 from tritonkit.repository.changes import Changes
 from tritonkit.repository.manifest import Inputs
-from tritonkit.resources import templates_directory
+from tritonkit.resources import CONFIG_TEMPLATE, templates_directory
 from tritonkit.spec.document import DEFAULT_REPOSITORY
 from tritonkit.spec.glance import peek
 from tritonkit.spec.servers import Server, servers_of
@@ -182,7 +182,7 @@ def _generator(check: bool, templates: Path | None) -> str:
 
 @lru_cache(maxsize=1)
 def _own_templates() -> str:
-    return digests.of_bytes("".join(map(digests.of_file, _templates_in(templates_directory()))).encode())[:16]
+    return digests.of_file(templates_directory() / CONFIG_TEMPLATE)[:16]
 
 
 def _digest_of_templates(folder: Path) -> str:
@@ -190,17 +190,12 @@ def _digest_of_templates(folder: Path) -> str:
 
     if not folder.is_dir():
         raise SpecError([Fault(str(folder), 0, "", "no such folder; expected one of templates")])
-    own = {file.name for file in _templates_in(templates_directory())}
-    if not own & {file.name for file in _templates_in(folder)}:
-        message = f"holds none of the templates: {', '.join(sorted(own))}"
+    if not (folder / CONFIG_TEMPLATE).is_file():
+        message = f"holds none of the templates: {CONFIG_TEMPLATE}"
         raise SpecError([Fault(str(folder), 0, "", message)], hint=f"copy one from {templates_directory()}")
     # A template may include any other file of its folder.
     held = [f"{file.relative_to(folder).as_posix()} {digests.of_file(file)}" for file in folder_files(folder)]
     return digests.of_bytes("\n".join(held).encode())[:16]
-
-
-def _templates_in(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.j2"))
 
 
 def _files_of(source: Path) -> list[Path]:
