@@ -87,9 +87,9 @@ def test_signatures(measured_server: Deployment) -> None:
     assert add.inputs == (Tensor("X", "FP32", (4,)),)
     assert add.outputs == (Tensor("Y", "FP32", (4,), labels=True),)
     assert (add.max_batch_size, add.members, add.versions) == (8, (), ("1",))
-    assert signature(endpoint, "twice").members == ("add",)
+    assert signature(endpoint, "twice").members == ("add", "add")
     # In place of an ensemble there stand its own members.
-    assert signature(endpoint, "nested").members == ("add",)
+    assert signature(endpoint, "nested").members == ("add", "add")
     types = signature(endpoint, "types")
     assert [str(tensor) for tensor in types.inputs] == ["BOOL[2]", "UINT8[2]", "INT64[-1]", "FP16[2,2]", "BYTES[2]"]
 
