@@ -46,7 +46,7 @@ def test_nine_points_alone_and_a_ring_of_pairs() -> None:
     ]  # fmt: skip
     assert all(key.thread_percentage + key.beside[0].thread_percentage == 100 for key in beside)
     assert [key for key in points({"a": 16}) if key.beside] == []
-    assert [key for key in points({"a": 16, "b": 8}, pairs=False) if key.beside] == []
+    assert [key for key in points({"a": 16, "b": 8}, pairs=()) if key.beside] == []
     assert [key for key in points({"a": 16, "b": 8}, [100.0]) if key.beside] == []
 
 

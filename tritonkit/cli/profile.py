@@ -12,11 +12,12 @@ import typer
 
 from tritonkit.cli.build import Assignments
 from tritonkit.cli.console import print_json, print_table, progress
-from tritonkit.cli.provision import DEFAULT_PROFILE, ProfileFile
+from tritonkit.cli.provision import DEFAULT_PROFILE, ProfileFile, Sent
 from tritonkit.errors import Fault, SpecError, UsageError, nearest
 
 if TYPE_CHECKING:
     from tritonkit.bench.preparation import Wish
+    from tritonkit.client.endpoint import Protocol
     from tritonkit.provision.campaign import Measure, Server
     from tritonkit.provision.measuring import Gpu
     from tritonkit.provision.profiles import Key, Row
@@ -58,6 +59,15 @@ def profile(
     no_pairs: Annotated[
         bool, typer.Option("--no-pairs", help="Measure no model beside another.", show_default=False)
     ] = False,
+    pairs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--pair",
+            metavar="A,B",
+            help="Measure these two beside one another; may be repeated (default: a ring of all).",
+        ),
+    ] = None,
+    protocol: Sent = "http",
     interval: Annotated[
         int | None,
         typer.Option("--measurement-interval", min=100, help="One window, in ms (default: by the model's latency)."),
@@ -80,12 +90,11 @@ def profile(
     at = numbers("--percentages", percentages) if percentages else [100.0] if on_cpu else list(campaign.PERCENTAGES)
     if any(value > 100 for value in at):
         raise UsageError("--percentages: expected at most 100")
-    wanted = _points(loaded, models or [], at, pairs=not (no_pairs or on_cpu))
-    if batch_size:
-        chosen = whole_numbers("--batch-size", batch_size)
-        alone = dict.fromkeys((key.model, key.thread_percentage) for key in wanted if not key.beside)
-        beside = [key for key in wanted if key.beside]
-        wanted = (*(profiles.Key(model, value, batch) for model, value in alone for batch in chosen), *beside)
+    if no_pairs and pairs:
+        raise UsageError("--no-pairs and --pair: choose one of them")
+    batches = whole_numbers("--batch-size", batch_size) if batch_size else None
+    together = [] if no_pairs or on_cpu else [_pair(text) for text in pairs] if pairs else None
+    wanted = _points(loaded, models or [], at, batches, together)
     known = profiles.read(target) if target.exists() else ()
     left = campaign.pending(wanted, known)
     if dry_run:
@@ -93,24 +102,47 @@ def profile(
         return
     wish = Wish({}, {}, interval_ms=interval, stability_percentage=stability)
     if left:
-        known = _measure(loaded, files or [Path("spec.yaml")], assignments or [], wanted, target, gpu, wish)
+        known = _measure(loaded, files or [Path("spec.yaml")], assignments or [], wanted, target, gpu, wish, protocol)
     _print(wanted, known, as_json=as_json)
     if not as_json:
         typer.echo(f"{target}: {len(left)} points measured, {len(wanted) - len(left)} were there already")
 
 
-def _points(loaded: LoadedSpec, models: list[str], percentages: Sequence[float], *, pairs: bool) -> tuple[Key, ...]:
+def _pair(text: str) -> tuple[str, str]:
+    names = [name.strip() for name in text.split(",")]
+    if len(names) != 2 or not all(names) or names[0] == names[1]:
+        raise UsageError(f"--pair {text}: expected two models, as in resnet50,bert")
+    return names[0], names[1]
+
+
+def _points(
+    loaded: LoadedSpec,
+    models: list[str],
+    percentages: Sequence[float],
+    batches: Sequence[int] | None,
+    pairs: Sequence[tuple[str, str]] | None,
+) -> tuple[Key, ...]:
     from tritonkit.provision.campaign import points
     from tritonkit.provision.objectives import largest_batch
 
-    unknown = [name for name in models if name not in loaded.spec.models]
+    named = [(f"--model {name}", name) for name in models]
+    named += [(f"--pair {','.join(pair)}", name) for pair in pairs or () for name in pair]
+    unknown = [
+        Fault(option, 0, "", f"no such model{nearest(name, loaded.spec.models)}")
+        for option, name in named
+        if name not in loaded.spec.models
+    ]
     if unknown:
-        raise SpecError(
-            [Fault(f"--model {name}", 0, "", f"no such model{nearest(name, loaded.spec.models)}") for name in unknown]
-        )
+        raise SpecError(unknown)
     with_slo = [name for name, model in loaded.spec.models.items() if model.slo is not None]
     names = models or with_slo or list(loaded.spec.models)
-    return points({name: largest_batch(loaded, name) for name in names}, percentages, pairs=pairs)
+    apart = [name for pair in pairs or () for name in pair if name not in names]
+    if apart:
+        raise UsageError(
+            f"--pair: {apart[0]} is not among the models that are measured", hint=f"Add --model {apart[0]}"
+        )
+    largest = {name: largest_batch(loaded, name) for name in names}
+    return points(largest, percentages, chosen=batches, pairs=pairs)
 
 
 def _measure(
@@ -121,6 +153,7 @@ def _measure(
     target: Path,
     gpu: str,
     wish: Wish,
+    protocol: Protocol,
 ) -> tuple[Row, ...]:
     from tritonkit.cli.served import served
     from tritonkit.provision import campaign, profiles
@@ -155,6 +188,7 @@ def _measure(
             raw = target.with_name(f"{target.stem}-raw").resolve()
             meter = Meter(
                 Addresses(deployment.http, deployment.grpc), analyzer, wish, raw, texts, start, device or Gpu(),
+                protocol,
             )  # fmt: skip
             yield lambda key: meter.row(key, clients=_clients(deployment) if device else None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 
 from tritonkit.provision import profiles
@@ -25,34 +25,39 @@ Open = Callable[[tuple[Server, ...]], AbstractContextManager[Measure]]
 
 
 def points(
-    largest: Mapping[str, int], percentages: Sequence[float] = PERCENTAGES, *, pairs: bool = True
+    largest: Mapping[str, int],
+    percentages: Sequence[float] = PERCENTAGES,
+    *,
+    chosen: Sequence[int] | None = None,
+    pairs: Sequence[tuple[str, str]] | None = None,
 ) -> tuple[Key, ...]:
-    """What to measure: each model alone at three percentages and three batches, and beside its neighbours in a ring.
+    """What to measure: each model alone at every percentage and batch, and pairs of them beside one another.
 
     Args:
         largest: the models, and the largest batch that each takes.
         percentages: the thread percentages.
-        pairs: whether models are measured beside one another at all.
+        chosen: the batches; None takes three of each model.
+        pairs: which models to measure beside one another; None takes a ring of all.
     """
     names = sorted(largest)
-    chosen = {name: batches(largest[name]) for name in names}
-    found = [Key(name, percentage, batch) for name in names for percentage in percentages for batch in chosen[name]]
-    if not pairs or len(names) < 2:
-        return tuple(found)
+    sizes = {name: tuple(chosen) if chosen else batches(largest[name]) for name in names}
+    found = [Key(name, percentage, batch) for name in names for percentage in percentages for batch in sizes[name]]
     own = max((value for value in percentages if value <= 50), default=None)
     if own is None:
         return tuple(found)
-    for one, other in ring(names):
+    for one, other in ring(names) if pairs is None else pairs:
         for first, second in ((one, other), (other, one)):
             # The larger a neighbour's share, the better its influence shows.
-            beside = Beside(second, 100 - own, _middle(chosen[second]))
-            found.append(Key(first, own, _middle(chosen[first]), (beside,)))
+            beside = Beside(second, 100 - own, _middle(sizes[second]))
+            found.append(Key(first, own, _middle(sizes[first]), (beside,)))
     return tuple(dict.fromkeys(found))
 
 
 def ring(names: Sequence[str]) -> list[tuple[str, str]]:
     """Each model with the next one. In an even ring a chord tells how every second one bears every other second one."""
-    pairs = list(zip(names, [*names[1:], *names[:1]], strict=True)) if len(names) > 2 else [(names[0], names[1])]
+    if len(names) < 3:
+        return list(pairwise(names))
+    pairs = list(zip(names, [*names[1:], *names[:1]], strict=True))
     return [*pairs, (names[0], names[2])] if len(names) > 3 and len(names) % 2 == 0 else pairs
 
 
