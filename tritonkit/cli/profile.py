@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +13,7 @@ import typer
 from tritonkit.cli.build import Assignments
 from tritonkit.cli.console import print_json, print_table, progress
 from tritonkit.cli.provision import DEFAULT_PROFILE, ProfileFile, Sent
-from tritonkit.errors import Fault, SpecError, UsageError, nearest
+from tritonkit.errors import BenchmarkFailed, Fault, SpecError, TritonkitError, UsageError, nearest
 
 if TYPE_CHECKING:
     from tritonkit.bench.preparation import Wish
@@ -101,11 +101,21 @@ def profile(
         _print(wanted, known, as_json=as_json)
         return
     wish = Wish({}, {}, interval_ms=interval, stability_percentage=stability)
+    failed: Mapping[Key, TritonkitError] = {}
     if left:
-        known = _measure(loaded, files or [Path("spec.yaml")], assignments or [], wanted, target, gpu, wish, protocol)
+        known, failed = _measure(
+            loaded, files or [Path("spec.yaml")], assignments or [], wanted, target, gpu, wish, protocol
+        )
     _print(wanted, known, as_json=as_json)
     if not as_json:
-        typer.echo(f"{target}: {len(left)} points measured, {len(wanted) - len(left)} were there already")
+        measured = len(left) - len(failed)
+        typer.echo(f"{target}: {measured} points measured, {len(wanted) - len(left)} were there already")
+    if failed:
+        raise BenchmarkFailed(
+            f"{len(failed)} of {len(wanted)} points could not be measured:\n"
+            + "\n".join(f"  {key}: {error.args[0]}" for key, error in failed.items()),
+            hint="What was measured is kept, and can be planned with; run the same command to try the rest again.",
+        )
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -154,7 +164,7 @@ def _measure(
     gpu: str,
     wish: Wish,
     protocol: Protocol,
-) -> tuple[Row, ...]:
+) -> tuple[tuple[Row, ...], Mapping[Key, TritonkitError]]:
     from tritonkit.cli.served import served
     from tritonkit.provision import campaign, profiles
     from tritonkit.tools import perf_analyzer
@@ -194,9 +204,12 @@ def _measure(
 
     with progress() as bars:
         bar = bars.add_task("profiling", total=len(left))
-        return campaign.run(
-            wanted, target, opened, lambda row: bars.update(bar, advance=1, description=f"measured {row.key}")
-        )
+
+        def told(key: Key, found: Row | TritonkitError) -> None:
+            word = "failed" if isinstance(found, TritonkitError) else "measured"
+            bars.update(bar, advance=1, description=f"{word} {key}")
+
+        return campaign.run(wanted, target, opened, told)
 
 
 def _gpu(word: str) -> Gpu | None:

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from itertools import groupby, pairwise
 from pathlib import Path
 
+from tritonkit.errors import BenchmarkFailed, LaunchFailed, RequestFailed, TritonkitError
 from tritonkit.provision import profiles
 from tritonkit.provision.profiles import Beside, Key, Row
 
@@ -62,10 +63,10 @@ def ring(names: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def batches(largest: int) -> tuple[int, ...]:
-    """One, the largest, and the power of two between them."""
+    """One, two, the largest, and a power of two between: small batches cost in steps, large ones in proportion."""
     most = min(largest, LARGEST_BATCH)
-    between = 2 ** round(math.log2(most) / 2)
-    return tuple(sorted({1, min(between, most), most}))
+    between = 2 ** round(math.log2(2 * most) / 2)
+    return tuple(sorted({1, min(2, most), min(between, most), most}))
 
 
 def _middle(batches: Sequence[int]) -> int:
@@ -91,28 +92,38 @@ def servers_of(key: Key) -> tuple[Server, ...]:
     return tuple(sorted([own, *((each.model, each.thread_percentage) for each in key.beside)]))
 
 
-def run(wanted: Sequence[Key], file: Path, opened: Open, told: Callable[[Row], None]) -> tuple[Row, ...]:
+def run(
+    wanted: Sequence[Key], file: Path, opened: Open, told: Callable[[Key, Row | TritonkitError], None]
+) -> tuple[tuple[Row, ...], Mapping[Key, TritonkitError]]:
     """Measure what a profile file does not have yet; it is complete after every point.
 
     Args:
         wanted: the points.
         file: the profile; other points in it are kept.
         opened: brings servers up.
-        told: is called with each point that was measured.
+        told: is called with each point that was measured, or with why it could not be.
 
     Returns:
-        All rows of the file.
+        All rows of the file, and why each point that is not among them could not be measured.
 
     Raises:
         SpecError: there is a file already that is no profile.
-        BenchmarkFailed, LaunchFailed: a point could not be measured; those before it are in the file.
     """
     rows = list(profiles.read(file)) if file.exists() else []
+    failed: dict[Key, TritonkitError] = {}
+
     for servers, keys in groups(pending(wanted, rows)):
-        with opened(servers) as measure:
-            for key in keys:
-                row = measure(key)
-                rows.append(row)
-                profiles.write(file, rows)
-                told(row)
-    return tuple(rows)
+        left = list(keys)
+        try:
+            with opened(servers) as measure:
+                while left:
+                    row = measure(left[0])
+                    rows.append(row)
+                    profiles.write(file, rows)
+                    told(left.pop(0), row)
+        except (BenchmarkFailed, LaunchFailed, RequestFailed) as error:
+            # The servers may be beyond use: what else they were to measure, larger batches, is not tried.
+            for key in left:
+                failed[key] = error
+                told(key, error)
+    return tuple(rows), failed
