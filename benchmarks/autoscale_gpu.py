@@ -26,12 +26,15 @@ import numpy as np
 import yaml
 from provisioning_gpu import objective, tritonkit
 
+from tritonkit.provision.observing import SUMMARIES
 from tritonkit.provision.prediction import behaviours
 from tritonkit.provision.profiles import read
 
 MODELS = ("resnet50", "bert_base")
 # What the first model is asked for in each phase, as a part of the rate that was planned for.
 PHASES = (0.8, 1.7, 0.3)
+# Both begin with about a quarter of the GPU.
+PART = 0.6
 LOOK = 5.0
 FOLLOWING = ("--interval", f"{LOOK:g}", "--rest", "10", "--patience", "20", "--json")
 ASKING = 32
@@ -80,7 +83,7 @@ def main() -> int:
     folder.mkdir(exist_ok=True)
     rates = plan(options.work, folder, options.gpu)
     files = ("spec.yaml", "plan.yaml", "--profile", "../profiles.csv")
-    tritonkit(folder, "up", "spec.yaml", "plan.yaml", "--detach")
+    tritonkit(folder, "up", "spec.yaml", "plan.yaml", SUMMARIES, "--detach")
     try:
         address = json.loads(tritonkit(folder, "status", "--json").stdout)["http"]
         loads = {name: Load(asker(address, name), rates[name]) for name in MODELS}
@@ -108,7 +111,7 @@ def plan(work: Path, folder: Path, gpu: int) -> dict[str, float]:
     spec: dict[str, Any] = yaml.safe_load((work / "spec.yaml").read_text())
     models = {name: {**spec["models"][name], "source": f"../{name}.onnx"} for name in MODELS}
     for name in MODELS:
-        models[name]["slo"] = objective(known[name], 1e6)
+        models[name]["slo"] = objective(known[name], PART, 1e6)
     (folder / "spec.yaml").write_text(yaml.safe_dump({"version": 1, "models": models}, sort_keys=False))
     tritonkit(folder, "provision", "--profile", "../profiles.csv", "--gpus", "1", "-o", "plan.yaml", "--force")
     made = yaml.safe_load((folder / "plan.yaml").read_text())
