@@ -90,7 +90,7 @@ def planned(
     work: Path, known: Mapping[str, Behaviour], seconds: float, *, rehearsal: bool
 ) -> subprocess.CompletedProcess[str]:
     """Plan for the largest of some rates that one GPU holds for every model at once, and validate the plan."""
-    line = ["provision", "--gpus", "4" if rehearsal else "1", "--json"]
+    line = ["provision", "--gpus", str(len(NETWORKS)) if rehearsal else "1", "--json"]
     for part in PARTS:
         # All models and perf_analyzer share the cores of a rehearsal.
         wanted = {name: objective(each, part, 20.0 if rehearsal else 1e6) for name, each in known.items()}
