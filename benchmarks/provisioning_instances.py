@@ -44,7 +44,8 @@ def _behaviour(rng: random.Random, name: str) -> Behaviour:
     work = (alone - overhead) * (100 + k4)
     # What an item more costs, beside the first one: batching pays by as much as this is below 1.
     item = rng.uniform(0.1, 0.6) * work
-    extent = Extent((10.0, 100.0), (1, rng.choice((8, 16, 32))))
+    most = rng.choice((8, 16, 32))
+    extent = Extent((10.0, 100.0), (1, most), ((10.0, most),))
     shape = Fitted(rng.uniform(0, 0.004) * item, item, work - item, k4, overhead, 0.0, extent)
     curve = Curve(shape, rng.uniform(0.005, 0.05), rng.uniform(0.1, 0.3), extent, (), None, ())
     return Behaviour(

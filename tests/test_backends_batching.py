@@ -13,7 +13,7 @@ import pytest
 import tritonclient.grpc as triton
 from asking import ask
 from onnx import TensorProto, helper
-from serving import plan, python_model, up
+from serving import deployment_of, plan, python_model, up, wait_for
 from test_backends_onnxruntime import CPU, LINEAR, WEIGHT, linear, write
 from tritonclient.utils import InferenceServerException
 
@@ -39,6 +39,14 @@ class TritonPythonModel(BatchedModel):
             raise ValueError("a bad one")
         return {{"OUT": inputs["IN"] + inputs["IN"]}}
 """
+# Like a model whose GPU context is gone after a bad batch: all later ones fail as well.
+ASTRAY = DOUBLED.replace(
+    "    def compute",
+    """    astray = False
+    def lost(self):
+        return "an illegal instruction was encountered" if self.astray else ""
+    def compute""",
+).replace("raise ValueError", "self.astray = True\n        if self.astray:\n            raise ValueError")
 DOUBLED_CONFIG = """
 backend: "python"
 max_batch_size: 8
@@ -186,6 +194,9 @@ class Function:
 
     reuses_outputs = False
 
+    def lost(self) -> str:
+        return ""
+
     def __init__(self, function: Any) -> None:
         self.function = function
 
@@ -239,3 +250,23 @@ def test_a_python_model_without_compute_says_so(tmp_path: Path) -> None:
     repository = python_model(tmp_path / "models", "m", source, DOUBLED_CONFIG)
     with pytest.raises(LaunchFailed, match=r"abstract method '?compute"), up(tmp_path, repository):
         pass
+
+
+def test_a_process_that_can_answer_nothing_any_more_ends_and_is_started_anew(tmp_path: Path) -> None:
+    repository = python_model(tmp_path / "models", "astray", ASTRAY, DOUBLED_CONFIG)
+    with up(tmp_path, repository) as deployment, triton.InferenceServerClient(deployment.grpc) as client:
+        before = deployment.servers[0].pid
+        good, bad = (np.array([[word]], np.object_) for word in (b"good", b"bad"))
+        assert ask(client, "astray", {"IN": good}, "BYTES")["OUT"].tolist() == [[b"goodgood"]]
+        with pytest.raises(InferenceServerException, match="a bad one"):
+            ask(client, "astray", {"IN": bad}, "BYTES")
+
+        def again() -> serve.Deployment | None:
+            now = deployment_of(tmp_path)
+            return now if now.ready and now.servers[0].pid != before else None
+
+        after = wait_for(again)
+        with triton.InferenceServerClient(after.grpc) as anew:
+            assert ask(anew, "astray", {"IN": good}, "BYTES")["OUT"].tolist() == [[b"goodgood"]]
+    log = (tmp_path / ".tritonkit/logs/server.log").read_text()
+    assert "astray: an illegal instruction was encountered; the process ends" in log

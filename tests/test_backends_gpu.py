@@ -14,7 +14,7 @@ import torch
 import tritonclient.grpc as triton
 from asking import ask
 from onnx import TensorProto, helper
-from serving import up
+from serving import deployment_of, up, wait_for
 from test_backends_onnxruntime import WEIGHT, linear, write
 from test_backends_pytorch import NAMES, NUMBERED, SHIFT, Affine, X, expected, program, rows, script
 from tritonclient.utils import InferenceServerException
@@ -189,3 +189,39 @@ def test_memory_that_runs_out_is_an_error_and_the_backend_lives(client: triton.I
     with pytest.raises(InferenceServerException, match=r"(?i)memory|alloc"):
         square(16_000)
     assert square(64) == pytest.approx(64 * 64)
+
+
+class Lookup(torch.nn.Module):  # type: ignore[misc]
+    """Rows of a table; a number outside it makes CUDA's kernel stop with an assertion, which ends the context."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.nn.Embedding(4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The rows of these numbers."""
+        return self.table(x)
+
+
+def test_a_context_that_is_lost_ends_the_process_and_the_model_comes_back(tmp_path: Path) -> None:
+    config = (
+        TORCH + 'max_batch_size: 8\ninput [{ name: "x__0" data_type: TYPE_INT64 dims: [2] }]\n'
+        'output [{ name: "y__0" data_type: TYPE_FP32 dims: [2, 1] }]\n'
+    )
+    folder = tmp_path / "models"
+    script(folder, "lookup", Lookup(), (torch.tensor([[0, 3]]),), config)
+    good, astray = np.array([[0, 3]]), np.array([[0, 1_000_000]])
+    with up(tmp_path, folder) as deployment:
+        before = deployment.servers[0].pid
+        with triton.InferenceServerClient(deployment.grpc) as client:
+            first = ask(client, "lookup", {"x__0": good}, "INT64")["y__0"]
+            with pytest.raises(InferenceServerException):
+                ask(client, "lookup", {"x__0": astray}, "INT64")
+
+        def again() -> serve.Deployment | None:
+            now = deployment_of(tmp_path)
+            return now if now.ready and now.servers[0].pid != before else None
+
+        with triton.InferenceServerClient(wait_for(again, seconds=60).grpc) as client:
+            assert np.array_equal(ask(client, "lookup", {"x__0": good}, "INT64")["y__0"], first)
+    assert "the process ends" in (tmp_path / ".tritonkit/logs/server.log").read_text()

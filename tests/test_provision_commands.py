@@ -88,7 +88,7 @@ def test_the_new_spec_is_one_that_up_runs(folder: Path) -> None:
 def test_batching_is_made_what_the_plan_counts_on(folder: Path) -> None:
     change(folder, "  mobilenet:\n", "  mobilenet:\n    dynamic_batching: {preferred_batch_size: [2, 8, 16], "
            "max_queue_delay_microseconds: 500}\n")  # fmt: skip
-    change(folder, "  bert:\n", "  bert:\n    dynamic_batching: {}\n")
+    change(folder, "  bert:\n", '  bert:\n    dynamic_batching: {}\n    parameters: {batch_buckets: "1, 2, 16"}\n')
     assert tritonkit(folder, "provision", "-o", "plan.yaml").returncode == 0
     plan = yaml.safe_load((folder / "plan.yaml").read_text())
     batch = plan["models"]["mobilenet"]["max_batch_size"]
@@ -97,6 +97,10 @@ def test_batching_is_made_what_the_plan_counts_on(folder: Path) -> None:
         "max_queue_delay_microseconds": 0, "preferred_batch_size": [2],
     }  # fmt: skip
     assert "dynamic_batching" not in plan["models"]["bert"]
+    # A backend refuses sizes above max_batch_size.
+    batch = plan["models"]["bert"]["max_batch_size"]
+    assert 2 < batch < 16
+    assert plan["models"]["bert"]["parameters"] == {"batch_buckets": f"1,2,{batch}"}
     assert plan["models"]["resnet50"]["dynamic_batching"] == {}
 
 

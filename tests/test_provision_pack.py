@@ -29,7 +29,8 @@ WORKLOADS = (
 
 @st.composite
 def behaviours_of(draw: st.DrawFn, name: str) -> Behaviour:
-    extent = Extent((10.0, 100.0), (1, draw(st.sampled_from([1, 4, 8]))))
+    most = draw(st.sampled_from([1, 4, 8]))
+    extent = Extent((10.0, 100.0), (1, most), ((10.0, most),))
     shape = Fitted(
         draw(st.floats(0, 0.2)), draw(st.floats(1, 200)), draw(st.floats(1, 300)), draw(st.floats(0, 20)),
         draw(st.floats(0.1, 3)), 0.0, extent,

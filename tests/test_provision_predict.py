@@ -137,7 +137,8 @@ def test_a_profile_that_goes_the_wrong_way_is_used_as_a_table() -> None:
     for row in points:
         key = row.key
         assert found.latency_ms(key.batch_size, key.thread_percentage) == pytest.approx(row.latency_ms, rel=1e-3)
-    between = found.latency_ms(16, 65)
+    # Half way from 1/30 to 1/100.
+    between = found.latency_ms(16, 2 / (1 / 30 + 1 / 100))
     assert between == pytest.approx((points[5].latency_ms + points[8].latency_ms) / 2, rel=1e-3)
     assert found.latency_ms(17, 100) == math.inf
     assert found.latency_ms(16, 5) == math.inf

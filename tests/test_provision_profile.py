@@ -18,7 +18,7 @@ from tritonkit.bench.preparation import Wish
 from tritonkit.bench.records import Repeat
 from tritonkit.cli.temporary import ON_CPU, serving
 from tritonkit.client.endpoint import Addresses
-from tritonkit.errors import SpecError
+from tritonkit.errors import LaunchFailed, RequestFailed, SpecError
 from tritonkit.provision import campaign
 from tritonkit.provision.campaign import batches, groups, pending, points, ring, run, servers_of
 from tritonkit.provision.choices import Terms, Workload
@@ -33,11 +33,11 @@ from tritonkit.tools.perf_analyzer import PerfAnalyzer
 QUICK = Wish({}, {}, interval_ms=150, stability_percentage=1000)
 
 
-def test_nine_points_alone_and_a_ring_of_pairs() -> None:
+def test_a_dozen_points_alone_and_a_ring_of_pairs() -> None:
     found = points({"a": 16, "b": 8, "c": 1})
     alone = [key for key in found if not key.beside]
     assert [(key.thread_percentage, key.batch_size) for key in alone if key.model == "a"] == [
-        (at, batch) for at in (10, 30, 100) for batch in (1, 4, 16)
+        (at, batch) for at in (10, 30, 100) for batch in (1, 2, 4, 16)
     ]
     assert len([key for key in alone if key.model == "c"]) == 3
     beside = [key for key in found if key.beside]
@@ -46,13 +46,13 @@ def test_nine_points_alone_and_a_ring_of_pairs() -> None:
     ]  # fmt: skip
     assert all(key.thread_percentage + key.beside[0].thread_percentage == 100 for key in beside)
     assert [key for key in points({"a": 16}) if key.beside] == []
-    assert [key for key in points({"a": 16, "b": 8}, pairs=False) if key.beside] == []
+    assert [key for key in points({"a": 16, "b": 8}, pairs=()) if key.beside] == []
     assert [key for key in points({"a": 16, "b": 8}, [100.0]) if key.beside] == []
 
 
 def test_batches_and_rings() -> None:
     assert [batches(most) for most in (1, 2, 3, 8, 16, 100)] == [
-        (1,), (1, 2), (1, 2, 3), (1, 4, 8) if 2 ** round(1.5) == 4 else (1, 2, 8), (1, 4, 16), (1, 4, 32),
+        (1,), (1, 2), (1, 2, 3), (1, 2, 4, 8), (1, 2, 4, 16), (1, 2, 8, 32),
     ]  # fmt: skip
     assert ring(["a", "b"]) == [("a", "b")]
     assert len(ring(list("abc"))) == 3
@@ -89,18 +89,50 @@ def test_an_interrupted_profile_goes_on_where_it_was(tmp_path: Path) -> None:
         yield measure
 
     with pytest.raises(KeyboardInterrupt):
-        run(wanted, file, bring_up, lambda _: None)
+        run(wanted, file, bring_up, lambda _key, _found: None)
     assert [row.key for row in read(file)] == measured
     before = len(measured)
     measured.insert(0, Key("interrupted once", 1, 1))
-    told: list[Row] = []
-    everything = run(wanted, file, bring_up, told.append)
-    assert {row.key for row in everything} == set(wanted)
+    told: list[Key] = []
+    everything, failed = run(wanted, file, bring_up, lambda key, _: told.append(key))
+    assert ({row.key for row in everything}, failed) == (set(wanted), {})
     assert len(told) == len(wanted) - before
     assert pending(wanted, read(file)) == ()
     count = len(opened)
-    run(wanted, file, bring_up, told.append)
+    run(wanted, file, bring_up, lambda key, _: told.append(key))
     assert len(opened) == count
+
+
+def test_a_point_that_fails_costs_what_is_harder_on_its_servers_and_no_more(tmp_path: Path) -> None:
+    known = {row.key: row for row in rows()}
+    wanted = tuple(known)
+    file = tmp_path / "profiles.csv"
+    broken = Key("bert", 10, 4)
+
+    @contextmanager
+    def bring_up(servers: tuple[campaign.Server, ...]) -> Iterator[campaign.Measure]:
+        if servers == (("mobilenet", 100),):
+            raise LaunchFailed("it did not come up")
+
+        def measure(key: Key) -> Row:
+            if key == broken:
+                raise RequestFailed("an illegal instruction was encountered")
+            return known[key]
+
+        yield measure
+
+    told: list[Key] = []
+    found, failed = run(wanted, file, bring_up, lambda key, _: told.append(key))
+    lost = {broken, Key("bert", 10, 16), *(Key("mobilenet", 100, batch) for batch in (1, 4, 16))}
+    assert set(failed) == lost
+    assert str(failed[broken]) == "an illegal instruction was encountered"
+    assert {row.key for row in found} == {row.key for row in read(file)} == set(wanted) - lost
+    assert sorted(map(str, told)) == sorted(map(str, wanted))
+    # No plan goes where nothing as hard was measured.
+    curve = behaviours(found)["bert"].curve
+    assert curve.active_ms(1, 15) < float("inf")
+    assert curve.active_ms(2, 15) == curve.active_ms(16, 29) == float("inf")
+    assert curve.active_ms(16, 30) < float("inf")
 
 
 @pytest.fixture(scope="module")

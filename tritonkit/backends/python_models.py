@@ -47,3 +47,10 @@ class BatchedModel(ABC):
         """The wanted outputs of one batch."""
         outputs = self.compute(feed)
         return [outputs[name] for name in wanted]
+
+    def lost(self) -> str:
+        """After an error: why the model can answer nothing any more, which ends its process; empty, as here, if it can.
+
+        For models that use a GPU: a kernel that went astray leaves a context in which every later call fails.
+        """
+        return ""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tritonkit.cli.build import Assignments
-from tritonkit.cli.console import messages, print_json
+from tritonkit.cli.console import messages, print_json_line
 from tritonkit.cli.provision import DEFAULT_PROFILE, ProfileFile, Share, inputs
 from tritonkit.errors import Infeasible, UsageError
 
@@ -142,7 +142,7 @@ class _Follower:
         self, seen: Mapping[str, Any], decision: Decision | None, changes: tuple[Change, ...], beyond: str
     ) -> None:
         if self.as_json:
-            print_json(
+            print_json_line(
                 {
                     "rates": {model: each.rate for model, each in seen.items()},
                     "p99_ms": {model: each.latency_p99_ms for model, each in seen.items()},

@@ -108,6 +108,12 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, default=str) + "\n")
 
 
+def print_json_line(value: Any) -> None:
+    """Print a value as one line of JSON on standard output, at once: for what reads along."""
+    sys.stdout.write(json.dumps(value, default=str) + "\n")
+    sys.stdout.flush()
+
+
 def print_table(
     columns: Sequence[str],
     rows: Sequence[Sequence[object]],

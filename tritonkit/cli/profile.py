@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,11 +12,12 @@ import typer
 
 from tritonkit.cli.build import Assignments
 from tritonkit.cli.console import print_json, print_table, progress
-from tritonkit.cli.provision import DEFAULT_PROFILE, ProfileFile
-from tritonkit.errors import Fault, SpecError, UsageError, nearest
+from tritonkit.cli.provision import DEFAULT_PROFILE, ProfileFile, Sent
+from tritonkit.errors import BenchmarkFailed, Fault, SpecError, TritonkitError, UsageError, nearest
 
 if TYPE_CHECKING:
     from tritonkit.bench.preparation import Wish
+    from tritonkit.client.endpoint import Protocol
     from tritonkit.provision.campaign import Measure, Server
     from tritonkit.provision.measuring import Gpu
     from tritonkit.provision.profiles import Key, Row
@@ -58,6 +59,15 @@ def profile(
     no_pairs: Annotated[
         bool, typer.Option("--no-pairs", help="Measure no model beside another.", show_default=False)
     ] = False,
+    pairs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--pair",
+            metavar="A,B",
+            help="Measure these two beside one another; may be repeated (default: a ring of all).",
+        ),
+    ] = None,
+    protocol: Sent = "http",
     interval: Annotated[
         int | None,
         typer.Option("--measurement-interval", min=100, help="One window, in ms (default: by the model's latency)."),
@@ -80,37 +90,69 @@ def profile(
     at = numbers("--percentages", percentages) if percentages else [100.0] if on_cpu else list(campaign.PERCENTAGES)
     if any(value > 100 for value in at):
         raise UsageError("--percentages: expected at most 100")
-    wanted = _points(loaded, models or [], at, pairs=not (no_pairs or on_cpu))
-    if batch_size:
-        chosen = whole_numbers("--batch-size", batch_size)
-        alone = dict.fromkeys((key.model, key.thread_percentage) for key in wanted if not key.beside)
-        beside = [key for key in wanted if key.beside]
-        wanted = (*(profiles.Key(model, value, batch) for model, value in alone for batch in chosen), *beside)
+    if no_pairs and pairs:
+        raise UsageError("--no-pairs and --pair: choose one of them")
+    batches = whole_numbers("--batch-size", batch_size) if batch_size else None
+    together = [] if no_pairs or on_cpu else [_pair(text) for text in pairs] if pairs else None
+    wanted = _points(loaded, models or [], at, batches, together)
     known = profiles.read(target) if target.exists() else ()
     left = campaign.pending(wanted, known)
     if dry_run:
         _print(wanted, known, as_json=as_json)
         return
     wish = Wish({}, {}, interval_ms=interval, stability_percentage=stability)
+    failed: Mapping[Key, TritonkitError] = {}
     if left:
-        known = _measure(loaded, files or [Path("spec.yaml")], assignments or [], wanted, target, gpu, wish)
+        known, failed = _measure(
+            loaded, files or [Path("spec.yaml")], assignments or [], wanted, target, gpu, wish, protocol
+        )
     _print(wanted, known, as_json=as_json)
     if not as_json:
-        typer.echo(f"{target}: {len(left)} points measured, {len(wanted) - len(left)} were there already")
+        measured = len(left) - len(failed)
+        typer.echo(f"{target}: {measured} points measured, {len(wanted) - len(left)} were there already")
+    if failed:
+        raise BenchmarkFailed(
+            f"{len(failed)} of {len(wanted)} points could not be measured:\n"
+            + "\n".join(f"  {key}: {error.args[0]}" for key, error in failed.items()),
+            hint="What was measured is kept, and can be planned with; run the same command to try the rest again.",
+        )
 
 
-def _points(loaded: LoadedSpec, models: list[str], percentages: Sequence[float], *, pairs: bool) -> tuple[Key, ...]:
+def _pair(text: str) -> tuple[str, str]:
+    names = [name.strip() for name in text.split(",")]
+    if len(names) != 2 or not all(names) or names[0] == names[1]:
+        raise UsageError(f"--pair {text}: expected two models, as in resnet50,bert")
+    return names[0], names[1]
+
+
+def _points(
+    loaded: LoadedSpec,
+    models: list[str],
+    percentages: Sequence[float],
+    batches: Sequence[int] | None,
+    pairs: Sequence[tuple[str, str]] | None,
+) -> tuple[Key, ...]:
     from tritonkit.provision.campaign import points
     from tritonkit.provision.objectives import largest_batch
 
-    unknown = [name for name in models if name not in loaded.spec.models]
+    named = [(f"--model {name}", name) for name in models]
+    named += [(f"--pair {','.join(pair)}", name) for pair in pairs or () for name in pair]
+    unknown = [
+        Fault(option, 0, "", f"no such model{nearest(name, loaded.spec.models)}")
+        for option, name in named
+        if name not in loaded.spec.models
+    ]
     if unknown:
-        raise SpecError(
-            [Fault(f"--model {name}", 0, "", f"no such model{nearest(name, loaded.spec.models)}") for name in unknown]
-        )
+        raise SpecError(unknown)
     with_slo = [name for name, model in loaded.spec.models.items() if model.slo is not None]
     names = models or with_slo or list(loaded.spec.models)
-    return points({name: largest_batch(loaded, name) for name in names}, percentages, pairs=pairs)
+    apart = [name for pair in pairs or () for name in pair if name not in names]
+    if apart:
+        raise UsageError(
+            f"--pair: {apart[0]} is not among the models that are measured", hint=f"Add --model {apart[0]}"
+        )
+    largest = {name: largest_batch(loaded, name) for name in names}
+    return points(largest, percentages, chosen=batches, pairs=pairs)
 
 
 def _measure(
@@ -121,7 +163,8 @@ def _measure(
     target: Path,
     gpu: str,
     wish: Wish,
-) -> tuple[Row, ...]:
+    protocol: Protocol,
+) -> tuple[tuple[Row, ...], Mapping[Key, TritonkitError]]:
     from tritonkit.cli.served import served
     from tritonkit.provision import campaign, profiles
     from tritonkit.tools import perf_analyzer
@@ -155,14 +198,18 @@ def _measure(
             raw = target.with_name(f"{target.stem}-raw").resolve()
             meter = Meter(
                 Addresses(deployment.http, deployment.grpc), analyzer, wish, raw, texts, start, device or Gpu(),
+                protocol,
             )  # fmt: skip
             yield lambda key: meter.row(key, clients=_clients(deployment) if device else None)
 
     with progress() as bars:
         bar = bars.add_task("profiling", total=len(left))
-        return campaign.run(
-            wanted, target, opened, lambda row: bars.update(bar, advance=1, description=f"measured {row.key}")
-        )
+
+        def told(key: Key, found: Row | TritonkitError) -> None:
+            word = "failed" if isinstance(found, TritonkitError) else "measured"
+            bars.update(bar, advance=1, description=f"{word} {key}")
+
+        return campaign.run(wanted, target, opened, told)
 
 
 def _gpu(word: str) -> Gpu | None:

@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -37,6 +37,8 @@ Share = Annotated[
         "--execution-share", min=0.05, max=0.95, help="The part of an SLO that a request may take beside waiting."
     ),
 ]
+
+Sent = Annotated[Literal["http", "grpc"], typer.Option("--protocol", help="How requests are sent to be measured.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -70,6 +72,7 @@ def provision(
         bool, typer.Option("--validate", help="Serve the plan, load every model at its rate at once, and compare.")
     ] = False,
     seconds: Annotated[float, typer.Option("--seconds", min=1, help="How long to load them for --validate.")] = 60.0,
+    protocol: Sent = "http",
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Find the fewest GPUs, and percentages and batches on them, that hold every model's SLO; needs no GPU itself."""
@@ -90,7 +93,7 @@ def provision(
     if validate:
         from tritonkit.cli import validation
 
-        checked = validation.validate(packing, loaded, chosen, assignments or [], seconds, shown=not as_json)
+        checked = validation.validate(packing, loaded, chosen, assignments or [], seconds, protocol, shown=not as_json)
     others = objectives.unplanned(loaded)
     if as_json:
         found: dict[str, Any] = {

@@ -15,6 +15,7 @@ from tritonkit.errors import BenchmarkFailed
 
 if TYPE_CHECKING:
     from tritonkit.bench.records import Repeat
+    from tritonkit.client.endpoint import Protocol
     from tritonkit.provision.packing import Packing
     from tritonkit.provision.validation import Comparison
     from tritonkit.spec.loading import LoadedSpec
@@ -28,6 +29,7 @@ def validate(
     files: Sequence[Path],
     assignments: Sequence[str],
     seconds: float,
+    protocol: Protocol,
     *,
     shown: bool,
 ) -> list[dict[str, Any]]:
@@ -59,7 +61,9 @@ def validate(
         names = with_members(loaded, list(loaded.spec.models))
         entries = changes.inputs.servers
         with serving(repository, names, entries, chosen) as deployment:
-            measured = _measured(packing, deployment.http, deployment.grpc, repository, seconds, Path(scratch))
+            measured = _measured(
+                packing, deployment.http, deployment.grpc, repository, seconds, protocol, Path(scratch)
+            )
     found = compare(packing, measured)
     if shown:
         _print(found)
@@ -67,7 +71,7 @@ def validate(
 
 
 def _measured(
-    packing: Packing, http: str, grpc: str, repository: Path, seconds: float, folder: Path
+    packing: Packing, http: str, grpc: str, repository: Path, seconds: float, protocol: Protocol, folder: Path
 ) -> Mapping[str, Repeat]:
     from tritonkit.bench import point
     from tritonkit.bench.command import WINDOWS
@@ -79,7 +83,7 @@ def _measured(
     from tritonkit.tools import perf_analyzer
 
     rates = {seat.model: seat.choice.workload.rate for _, seat in packing.seats}
-    levels = [Level(model, RequestRate(rate, "poisson")) for model, rate in sorted(rates.items())]
+    levels = [Level(model, RequestRate(rate, "poisson"), protocol=protocol) for model, rate in sorted(rates.items())]
     texts, start = samples_of(repository, os.environ)
     server = Addresses(http, grpc)
     wish = Wish({}, {}, interval_ms=max(int(seconds * 1000 / WINDOWS), 100))

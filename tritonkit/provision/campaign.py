@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 
+from tritonkit.errors import BenchmarkFailed, LaunchFailed, RequestFailed, TritonkitError
 from tritonkit.provision import profiles
 from tritonkit.provision.profiles import Beside, Key, Row
 
@@ -25,42 +26,47 @@ Open = Callable[[tuple[Server, ...]], AbstractContextManager[Measure]]
 
 
 def points(
-    largest: Mapping[str, int], percentages: Sequence[float] = PERCENTAGES, *, pairs: bool = True
+    largest: Mapping[str, int],
+    percentages: Sequence[float] = PERCENTAGES,
+    *,
+    chosen: Sequence[int] | None = None,
+    pairs: Sequence[tuple[str, str]] | None = None,
 ) -> tuple[Key, ...]:
-    """What to measure: each model alone at three percentages and three batches, and beside its neighbours in a ring.
+    """What to measure: each model alone at every percentage and batch, and pairs of them beside one another.
 
     Args:
         largest: the models, and the largest batch that each takes.
         percentages: the thread percentages.
-        pairs: whether models are measured beside one another at all.
+        chosen: the batches; None takes three of each model.
+        pairs: which models to measure beside one another; None takes a ring of all.
     """
     names = sorted(largest)
-    chosen = {name: batches(largest[name]) for name in names}
-    found = [Key(name, percentage, batch) for name in names for percentage in percentages for batch in chosen[name]]
-    if not pairs or len(names) < 2:
-        return tuple(found)
+    sizes = {name: tuple(chosen) if chosen else batches(largest[name]) for name in names}
+    found = [Key(name, percentage, batch) for name in names for percentage in percentages for batch in sizes[name]]
     own = max((value for value in percentages if value <= 50), default=None)
     if own is None:
         return tuple(found)
-    for one, other in ring(names):
+    for one, other in ring(names) if pairs is None else pairs:
         for first, second in ((one, other), (other, one)):
             # The larger a neighbour's share, the better its influence shows.
-            beside = Beside(second, 100 - own, _middle(chosen[second]))
-            found.append(Key(first, own, _middle(chosen[first]), (beside,)))
+            beside = Beside(second, 100 - own, _middle(sizes[second]))
+            found.append(Key(first, own, _middle(sizes[first]), (beside,)))
     return tuple(dict.fromkeys(found))
 
 
 def ring(names: Sequence[str]) -> list[tuple[str, str]]:
     """Each model with the next one. In an even ring a chord tells how every second one bears every other second one."""
-    pairs = list(zip(names, [*names[1:], *names[:1]], strict=True)) if len(names) > 2 else [(names[0], names[1])]
+    if len(names) < 3:
+        return list(pairwise(names))
+    pairs = list(zip(names, [*names[1:], *names[:1]], strict=True))
     return [*pairs, (names[0], names[2])] if len(names) > 3 and len(names) % 2 == 0 else pairs
 
 
 def batches(largest: int) -> tuple[int, ...]:
-    """One, the largest, and the power of two between them."""
+    """One, two, the largest, and a power of two between: small batches cost in steps, large ones in proportion."""
     most = min(largest, LARGEST_BATCH)
-    between = 2 ** round(math.log2(most) / 2)
-    return tuple(sorted({1, min(between, most), most}))
+    between = 2 ** round(math.log2(2 * most) / 2)
+    return tuple(sorted({1, min(2, most), min(between, most), most}))
 
 
 def _middle(batches: Sequence[int]) -> int:
@@ -86,28 +92,38 @@ def servers_of(key: Key) -> tuple[Server, ...]:
     return tuple(sorted([own, *((each.model, each.thread_percentage) for each in key.beside)]))
 
 
-def run(wanted: Sequence[Key], file: Path, opened: Open, told: Callable[[Row], None]) -> tuple[Row, ...]:
+def run(
+    wanted: Sequence[Key], file: Path, opened: Open, told: Callable[[Key, Row | TritonkitError], None]
+) -> tuple[tuple[Row, ...], Mapping[Key, TritonkitError]]:
     """Measure what a profile file does not have yet; it is complete after every point.
 
     Args:
         wanted: the points.
         file: the profile; other points in it are kept.
         opened: brings servers up.
-        told: is called with each point that was measured.
+        told: is called with each point that was measured, or with why it could not be.
 
     Returns:
-        All rows of the file.
+        All rows of the file, and why each point that is not among them could not be measured.
 
     Raises:
         SpecError: there is a file already that is no profile.
-        BenchmarkFailed, LaunchFailed: a point could not be measured; those before it are in the file.
     """
     rows = list(profiles.read(file)) if file.exists() else []
+    failed: dict[Key, TritonkitError] = {}
+
     for servers, keys in groups(pending(wanted, rows)):
-        with opened(servers) as measure:
-            for key in keys:
-                row = measure(key)
-                rows.append(row)
-                profiles.write(file, rows)
-                told(row)
-    return tuple(rows)
+        left = list(keys)
+        try:
+            with opened(servers) as measure:
+                while left:
+                    row = measure(left[0])
+                    rows.append(row)
+                    profiles.write(file, rows)
+                    told(left.pop(0), row)
+        except (BenchmarkFailed, LaunchFailed, RequestFailed) as error:
+            # The servers may be beyond use: what else they were to measure, larger batches, is not tried.
+            for key in left:
+                failed[key] = error
+                told(key, error)
+    return tuple(rows), failed

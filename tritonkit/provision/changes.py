@@ -51,6 +51,8 @@ def follow(
     """A plan for other rates that changes as little as it can.
 
     Seats and batches stay where they are if the percentages alone can follow, unless that holds more GPUs than needed.
+    Who is asked for no less than before keeps at least its percentage while there is room: a server whose percentage
+    changes is started again.
 
     Args:
         current: the plan that runs.
@@ -62,7 +64,8 @@ def follow(
     Raises:
         Infeasible: no plan for these rates was found.
     """
-    stayed = _stayed(current, workloads, behaviours, terms)
+    stayed = _stayed(current, workloads, behaviours, terms, keeping=True)
+    stayed = stayed or _stayed(current, workloads, behaviours, terms, keeping=False)
     if not moves:
         return stayed
     bound = lower_bound(workloads, behaviours, terms)
@@ -99,7 +102,12 @@ def _order(change: Change) -> tuple[int, str, int]:
 
 
 def _stayed(
-    current: Packing, workloads: Sequence[Workload], behaviours: Mapping[str, Behaviour], terms: Terms
+    current: Packing,
+    workloads: Sequence[Workload],
+    behaviours: Mapping[str, Behaviour],
+    terms: Terms,
+    *,
+    keeping: bool,
 ) -> Packing | None:
     wanted = {each.model: each for each in workloads}
     alone: dict[tuple[str, int], int] = {}
@@ -111,8 +119,11 @@ def _stayed(
             same = choices(behaviours[seat.model], wanted[seat.model], count, terms.execution_share, only_batch=batch)
             if not same:
                 return None
-            items.append(Item(seat.model, count, same))
             alone[seat.model, count] = same[0].thread_percentage
+            if keeping and wanted[seat.model].rate >= seat.choice.workload.rate:
+                least = min(seat.choice.thread_percentage, same[-1].thread_percentage)
+                same = tuple(choice for choice in same if choice.thread_percentage >= least)
+            items.append(Item(seat.model, count, same))
         settled = settle(items, terms)
         if settled is None:
             return None

@@ -26,13 +26,12 @@ _LARGEST_K4 = 1000.0
 _ENOUGH_TO_HOLD_OUT = 8
 
 
-def form(points: Sequence[Point], extent: Extent, *, linear: bool) -> Fitted:
+def form(points: Sequence[Point], extent: Extent) -> Fitted:
     """The analytic form with the least squared relative error.
 
     Args:
         points: what was measured.
         extent: where it is known.
-        linear: whether to look for a time an item that no percentage changes, too.
 
     Raises:
         ToolMissing: scipy is not installed.
@@ -41,27 +40,27 @@ def form(points: Sequence[Point], extent: Extent, *, linear: bool) -> Fitted:
 
     minimize = optimizer().minimize_scalar
     starts = _starts(points)
-    costs = [_solve(points, k4, linear=linear)[0] for k4 in starts]
+    costs = [_solve(points, k4)[0] for k4 in starts]
     best = min(range(len(starts)), key=lambda index: (costs[index], index))
     k4, cost = starts[best], costs[best]
     low, high = starts[max(best - 1, 0)], starts[min(best + 1, len(starts) - 1)]
     if low < high:
-        found = minimize(lambda value: _solve(points, value, linear=linear)[0], bounds=(low, high), method="bounded")
+        found = minimize(lambda value: _solve(points, value)[0], bounds=(low, high), method="bounded")
         if found.fun < cost:
             k4 = float(found.x)
-    _, coefficients = _solve(points, k4, linear=linear)
+    _, coefficients = _solve(points, k4)
     k1, k2, k3, k5, item = coefficients
     return Fitted(k1=k1, k2=k2, k3=k3, k4=k4, k5=k5, linear=item, extent=extent)
 
 
-def held_out(points: Sequence[Point], extent: Extent, *, linear: bool) -> float | None:
+def held_out(points: Sequence[Point], extent: Extent) -> float | None:
     """The mean relative error at each point of a form that was fitted to the others; None with too few points."""
     if len(points) < _ENOUGH_TO_HOLD_OUT:
         return None
     errors = []
     for index, (batch, percentage, measured) in enumerate(points):
         others = [*points[:index], *points[index + 1 :]]
-        errors.append(abs(form(others, extent, linear=linear).active_ms(batch, percentage) / measured - 1))
+        errors.append(abs(form(others, extent).active_ms(batch, percentage) / measured - 1))
     return sum(errors) / len(errors)
 
 
@@ -84,12 +83,12 @@ def _starts(points: Sequence[Point]) -> list[float]:
     return [-0.5 * least, -0.25 * least, 0.0, *(0.5 * ratio**index for index in range(_STARTS))]
 
 
-def _solve(points: Sequence[Point], k4: float, *, linear: bool) -> tuple[float, tuple[float, ...]]:
+def _solve(points: Sequence[Point], k4: float) -> tuple[float, tuple[float, ...]]:
     """The squared error and k1, k2, k3, k5 and the linear part, for a given k4."""
     matrix = [
         [
             batch * batch / (percentage + k4) / time, batch / (percentage + k4) / time, 1 / (percentage + k4) / time,
-            1 / time, (batch if linear else 0.0) / time,
+            1 / time, batch / time,
         ]
         for batch, percentage, time in points
     ]  # fmt: skip

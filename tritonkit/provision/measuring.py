@@ -11,13 +11,13 @@ from tritonkit.bench.data import document
 from tritonkit.bench.levels import Concurrency, Level
 from tritonkit.bench.preparation import Wish, prepare
 from tritonkit.bench.records import Repeat
-from tritonkit.client.endpoint import Addresses
+from tritonkit.client.endpoint import Addresses, Protocol
 from tritonkit.errors import BenchmarkFailed
 from tritonkit.provision.profiles import Key, Row
 from tritonkit.tools.perf_analyzer import PerfAnalyzer
 
-# Enough for clocks and caches to settle; at first load kernels are still being chosen.
-WARM_UP = 2.0
+# Enough for clocks and caches to settle; servers have run every batch before they are ready.
+WARM_UP = 1.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class Meter:
         samples: for each model the values of its inputs.
         samples_folder: where the paths in ``samples`` start.
         gpu: what is measured on.
-        warm_up: seconds under load before each measurement.
+        protocol: how requests are sent.
+        warm_up: seconds under load before each point.
     """
 
     server: Addresses
@@ -59,6 +60,7 @@ class Meter:
     samples: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     samples_folder: Path | None = None
     gpu: Gpu = field(default_factory=Gpu)
+    protocol: Protocol = "http"
     warm_up: float = WARM_UP
 
     def row(self, key: Key, *, clients: int | None = None) -> Row:
@@ -68,17 +70,17 @@ class Meter:
             SpecError, RequestFailed: the model cannot be asked.
             BenchmarkFailed: it could not be measured; in perf_analyzer's words.
         """
-        single = Level(key.model, Concurrency(1), key.batch_size)
-        busy = [Level(each.model, Concurrency(2), each.batch_size) for each in key.beside]
-        latency = self._measured(key, [single, *busy], "latency")
+        single = self._level(key.model, 1, key.batch_size)
+        busy = [self._level(each.model, 2, each.batch_size) for each in key.beside]
+        latency = self._measured(key, [single, *busy], "latency", self.warm_up)
         if latency.latency_avg is None:
             raise BenchmarkFailed(f"{key}: perf_analyzer reports no mean latency")
         time = latency.latency_avg / 1000
         if key.beside:
             return Row(key, time, gpu=self.gpu.name)
         # Two requests for each instance: one computes while the other one travels.
-        full = Level(key.model, Concurrency(2 * max(self._instances(key), 1)), key.batch_size)
-        throughput = self._measured(key, [full], "throughput")
+        full = self._level(key.model, 2 * max(self._instances(key), 1), key.batch_size)
+        throughput = self._measured(key, [full], "throughput", 0.0)
         memory = throughput.usage.gpu_memory_mib
         compute = (latency.compute or 0.0) / 1000
         return Row(
@@ -92,14 +94,17 @@ class Meter:
             gpu=self.gpu.name,
         )
 
+    def _level(self, model: str, requests: int, batch_size: int) -> Level:
+        return Level(model, Concurrency(requests), batch_size, self.protocol)
+
     def _instances(self, key: Key) -> int:
         found = prepare(
-            self.server, [Level(key.model, Concurrency(1))], self.wish, samples=self.samples,
+            self.server, [self._level(key.model, 1, 1)], self.wish, samples=self.samples,
             folder=self.samples_folder, tried=False,
         )  # fmt: skip
         return min(found[key.model].instances.values(), default=1)
 
-    def _measured(self, key: Key, levels: Sequence[Level], what: str) -> Repeat:
+    def _measured(self, key: Key, levels: Sequence[Level], what: str, warm_up: float) -> Repeat:
         subjects = prepare(self.server, levels, self.wish, samples=self.samples, folder=self.samples_folder)
         label = f"{key.model}-{key.thread_percentage:g}-b{key.batch_size}"
         label += "".join(f"-beside-{each.model}-{each.thread_percentage:g}-b{each.batch_size}" for each in key.beside)
@@ -112,8 +117,8 @@ class Meter:
             data[level.model].write_text(document(one.data, one.signature))
         gpus = (self.gpu.uuid,) if self.gpu.uuid else ()
         bench = point.Bench(self.server, self.analyzer, subjects, data, gpus=gpus)
-        if self.warm_up:
-            point.warm_up(levels, folders, self.warm_up, bench)
+        if warm_up:
+            point.warm_up(levels, folders, warm_up, bench)
         results = point.measure(levels, folders, 1, bench)
         for result in results:
             if result.repeat is None:

@@ -89,6 +89,10 @@ def _changes(loaded: LoadedSpec, name: str, batch: int) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     if fields["max_batch_size"] != batch:
         changes["max_batch_size"] = batch
+    stated = (fields.get("parameters") or {}).get("batch_buckets")
+    if isinstance(stated, str) and (sizes := [int(size) for size in re.findall(r"\d+", stated)]) and max(sizes) > batch:
+        smaller = [size for size in sizes if size < batch]
+        changes["parameters"] = {"batch_buckets": ",".join(map(str, [*smaller, batch]))}
     batching = fields.get("dynamic_batching")
     if "dynamic_batching" not in fields:
         # A batch is whatever waits when the one before ends.

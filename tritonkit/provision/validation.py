@@ -29,7 +29,7 @@ class Comparison:
         latency_ms: what they took on average.
         batch_size: the average batch.
         compute_ms: how long the instance was busy with one; None where the server did not tell.
-        predicted_compute_ms: what is predicted for a batch of that size beside neighbours as busy as planned.
+        predicted_compute_ms: what is predicted for batches of those sizes beside neighbours as busy as planned.
         rate: requests a second that were to be served.
         throughput: requests a second that were served.
         held: whether the SLO and the rate were held.
@@ -85,7 +85,12 @@ def _compared(seat: Seat, placed: tuple[Seat, ...], repeat: Repeat) -> Compariso
         [(each.choice.behaviour, float(each.choice.thread_percentage)) for each in placed],
         {index: min(each.prediction.load, 1.0) for index, each in enumerate(placed)},
     )
-    predicted = predict(choice.behaviour, max(round(batch), 1), choice.thread_percentage, around).service_ms
+    # As often as each size was executed: the mean of a curve is not the curve at the mean.
+    sizes = repeat.batches or {1: 1}
+    predicted = sum(
+        count * predict(choice.behaviour, size, choice.thread_percentage, around).service_ms
+        for size, count in sizes.items()
+    ) / sum(sizes.values())
     workload = choice.workload
     p99 = repeat.latency_p99 / 1000
     return Comparison(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -13,6 +15,10 @@ from tritonkit.backends.batching.configuration import STRING, Model
 if int(np.__version__.split(".", maxsplit=1)[0]) >= 2:
     # Against numpy 2 the stub reads garbage and writes empty outputs, and still answers HTTP 200.
     raise ImportError(f"numpy {np.__version__} does not work in Triton's Python stub: install numpy < 2")
+
+
+# Seconds from the error that nothing can follow to the end of the process.
+LAST_WORDS = 0.5
 
 
 class Engine(Protocol):
@@ -29,6 +35,9 @@ class Engine(Protocol):
 
     def run(self, feed: Mapping[str, Any], wanted: Sequence[str]) -> Sequence[Any]:
         """Run the model on one batch; the wanted outputs, in that order."""
+
+    def lost(self) -> str:
+        """After an error: why no later batch can be run in this process either; empty where one can."""
 
 
 class Ask(NamedTuple):
@@ -58,6 +67,8 @@ class Batcher:
         self._required = tuple(tensor.name for tensor in model.inputs if not tensor.optional)
         self._outputs = tuple(tensor.name for tensor in model.outputs)
         self._memory: dict[str, Any] = {}
+        self._name = model.name
+        self._ending = False
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer every request, in order; requests of equal shapes run as one batch."""
@@ -100,17 +111,29 @@ class Batcher:
         try:
             answers = self._run(group, keep)
         except Exception as error:
-            if len(group) == 1:
-                responses[group[0].position] = failure(error)
-            else:
-                # One bad request spoils a batch: run them one by one, so that only it gets the error.
+            lost = self.engine.lost()
+            if lost:
+                self._end(lost)
+            if len(group) == 1 or lost:
                 for ask in group:
-                    self._answer([ask], responses, self.engine.reuses_outputs)
+                    responses[ask.position] = failure(error)
+                return
+            # One bad request spoils a batch: run them one by one, so that only it gets the error.
+            for ask in group:
+                self._answer([ask], responses, self.engine.reuses_outputs)
             return
         for ask, answer in zip(group, answers, strict=True):
             responses[ask.position] = pb_utils.InferenceResponse(
                 [pb_utils.Tensor(name, array) for name, array in answer.items()]
             )
+
+    def _end(self, why: str) -> None:
+        """End this process soon: a dead stub is noticed and started anew, one that only fails is not."""
+        if not self._ending:
+            self._ending = True
+            pb_utils.Logger.log_error(f"{self._name}: {why}; the process ends, as it can answer nothing any more")
+            # After the answers of this call have left it.
+            threading.Timer(LAST_WORDS, os._exit, (1,)).start()
 
     def _run(self, group: Sequence[Ask], keep: bool) -> list[dict[str, Any]]:
         wanted = [name for name in self._outputs if any(name in ask.outputs for ask in group)]

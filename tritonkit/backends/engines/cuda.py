@@ -74,6 +74,14 @@ class Device:
         """Wait for all that the stream was given."""
         self._call("cuStreamSynchronize", self._stream)
 
+    def lost(self) -> str:
+        """Why the context is beyond use, as after a kernel that went astray; empty while it is sound."""
+        try:
+            self._call("cuCtxSynchronize")
+        except CudaError as error:
+            return str(error)
+        return ""
+
     def begin_capture(self) -> None:
         """Record what the stream is given from here on, instead of doing it."""
         self._call("cuStreamBeginCapture_v2", self._stream, ctypes.c_int(THREAD_LOCAL_CAPTURE))

@@ -46,6 +46,10 @@ class CpuEngine:
         """The wanted outputs for one batch."""
         return list(self.session.run(list(wanted), dict(feed)))
 
+    def lost(self) -> str:
+        """Nothing: an error on a CPU is that of its batch."""
+        return ""
+
 
 class CudaEngine:
     """A model on one GPU.
@@ -114,6 +118,10 @@ class CudaEngine:
         for name, pointer in prepared.inputs.items():
             self.device.upload(pointer, feed[name])
         return self._replay(prepared, wanted)
+
+    def lost(self) -> str:
+        """Why the GPU's context is beyond use; empty while it is sound."""
+        return self.device.lost()
 
     def _replay(self, prepared: Prepared, wanted: Sequence[str]) -> list[Any]:
         prepared.session.run_with_iobinding(prepared.binding, prepared.options)

@@ -136,6 +136,10 @@ class PlanEngine:
         self._device.synchronize()
         return answers
 
+    def lost(self) -> str:
+        """Why the GPU's context is beyond use; empty while it is sound."""
+        return self._device.lost()
+
     def prepare(self, sizes: Sequence[int]) -> None:
         """Capture these batch sizes in CUDA graphs, if they were asked for; without batching, 0 is the own shapes."""
         if not self._graphs or not self._model.fixed:

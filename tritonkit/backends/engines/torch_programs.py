@@ -90,6 +90,15 @@ class TorchEngine:
             answers = self._compute({name: tensor.to(self.device) for name, tensor in tensors.items()})
             return [answers[name].contiguous().cpu().numpy() for name in wanted]
 
+    def lost(self) -> str:
+        """Why the GPU's context is beyond use; empty while it is sound, and on a CPU."""
+        if self.device.type == "cuda":
+            try:
+                torch.cuda.synchronize(self.device)
+            except RuntimeError as error:
+                return str(error).splitlines()[0]
+        return ""
+
     def use_channels_last(self) -> None:
         """Keep images as NHWC inside, whatever it costs."""
         self._module = self._module.to(memory_format=torch.channels_last)
