@@ -29,7 +29,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import tritonclient.grpc as triton
-from backends_cpu import network
+from cnn import network
 from load import server
 from onnx import TensorProto, helper, numpy_helper
 from tritonclient.utils import InferenceServerException

@@ -31,12 +31,15 @@ class Figures:
 
 
 @contextmanager
-def server(project: Path, repository: Path, *, start_timeout: float = 300) -> Iterator[serve.Deployment]:
-    """Serve a repository for the time of a block."""
+def server(
+    project: Path, repository: Path, *, start_timeout: float = 300, server_args: tuple[str, ...] = ()
+) -> Iterator[serve.Deployment]:
+    """Serve a repository for the time of a block; ``server_args`` are tritonserver's own options."""
     request = serve.Request(
         repository=repository,
         project=project,
         ports=FREE_PORTS,
+        server_args=server_args,
         policy=serve.Policy(start_timeout=start_timeout, stop_timeout=10),
     )
     with serve.up(serve.plan(request, serve.survey(request))) as deployment:

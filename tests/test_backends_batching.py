@@ -237,12 +237,28 @@ def test_the_configuration_is_json_as_triton_gives_it() -> None:
     config = {"name": "m", "max_batch_size": 2, "input": [], "output": [], "batch_output": [{"kind": "X"}]}
     arguments = {
         "model_config": json.dumps(config), "model_instance_kind": "CPU", "model_instance_device_id": "0",
-        "model_repository": "/models/m", "model_version": "3",
+        "model_instance_name": "m_0_1", "model_repository": "/models/m", "model_version": "3",
     }  # fmt: skip
     with pytest.raises(ValueError, match="batch_output is not supported here"):
         configuration.read(arguments)
     read = configuration.read({**arguments, "model_config": json.dumps({**config, "batch_output": []})})
-    assert (read.folder, read.device) == (Path("/models/m/3"), None)
+    assert (read.folder, read.device, read.instance) == (Path("/models/m/3"), None, "m_0_1")
+
+
+def test_instances_divide_the_cores_that_they_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    def threads(cores: int, instance: str, *groups: dict[str, Any]) -> int:
+        monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+        stated = {"instance_group": [{"kind": "KIND_CPU", "host_policy": "", **group} for group in groups]}
+        return configuration.cpu_threads(configuration.Model(stated, Path(), None, (), (), instance))
+
+    four, two = {"name": "m_0", "count": 4}, {"name": "m_1", "count": 2}
+    assert threads(8, "m_0_3", four) == 2
+    assert threads(8, "m_1_0", four, {**two, "kind": "KIND_GPU"}) == 2
+    assert threads(12, "m_0_0", four, two) == 2
+    # Under policies of their own, each group has the cores of its policy to itself.
+    assert threads(8, "m_0_0", {**four, "host_policy": "near"}, {**two, "host_policy": "far"}) == 2
+    assert threads(8, "m_1_1", {**four, "host_policy": "near"}, {**two, "host_policy": "far"}) == 4
+    assert threads(1, "m_0_0", four) == 1
 
 
 def test_a_python_model_without_compute_says_so(tmp_path: Path) -> None:

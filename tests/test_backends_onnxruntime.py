@@ -324,6 +324,7 @@ def test_a_gpu_instance_never_runs_on_the_cpu(tmp_path: Path, backend: Any) -> N
             {
                 "model_config": json.dumps(config),
                 "model_instance_kind": "GPU",
+                "model_instance_name": "m_0_0",
                 "model_instance_device_id": "0",
                 "model_repository": str(tmp_path / "m"),
                 "model_version": "1",

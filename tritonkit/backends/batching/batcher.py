@@ -58,14 +58,13 @@ class Batcher:
         ``text``: whether STRING tensors are text to the engine; else they stay bytes.
         """
         self.engine = engine
-        self._text = text
         self.sizes = tuple(sizes)
         self._batches = model.max_batch_size > 0
-        self._types = {tensor.name: tensor.type for tensor in (*model.inputs, *model.outputs)}
-        self._dims = {tensor.name: tensor.dims for tensor in model.inputs}
-        self._inputs = tuple(tensor.name for tensor in model.inputs)
+        texts = {tensor.name for tensor in (*model.inputs, *model.outputs) if text and tensor.type == STRING}
+        self._inputs = tuple((tensor.name, tensor.name in texts) for tensor in model.inputs)
         self._required = tuple(tensor.name for tensor in model.inputs if not tensor.optional)
         self._outputs = tuple(tensor.name for tensor in model.outputs)
+        self._text_outputs = texts.intersection(self._outputs)
         self._memory: dict[str, Any] = {}
         self._name = model.name
         self._ending = False
@@ -73,39 +72,50 @@ class Batcher:
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer every request, in order; requests of equal shapes run as one batch."""
         responses: list[Any] = [None] * len(requests)
-        groups: dict[Any, list[Ask]] = {}
+        asks = []
         for position, request in enumerate(requests):
             try:
-                ask = self._read(position, request)
+                asks.append(self._read(position, request))
             except Exception as error:
                 responses[position] = failure(error)
-                continue
-            alone = position if not self._batches else None
-            shapes = tuple((name, value.shape[1:], value.dtype.char) for name, value in ask.inputs.items())
-            groups.setdefault((alone, shapes), []).append(ask)
+        groups = self._grouped(asks) if len(asks) > 1 else [asks] if asks else []
         # The stub copies the answers after this call, so a second run must not overwrite the first one's.
         keep = self.engine.reuses_outputs and len(groups) > 1
-        for group in groups.values():
+        for group in groups:
             self._answer(group, responses, keep)
         return responses
 
     def _read(self, position: int, request: Any) -> Ask:
-        inputs = {}
-        for name in self._inputs:
+        inputs, rows = {}, set()
+        for name, is_text in self._inputs:
             tensor = pb_utils.get_input_tensor_by_name(request, name)
             if tensor is not None:
                 array = tensor.as_numpy()
-                inputs[name] = _decoded(name, array) if self._text and self._types[name] == STRING else array
-        missing = [name for name in self._required if name not in inputs]
-        if missing:
-            raise ValueError(f"missing input: {', '.join(missing)}")
-        sizes = {array.shape[0] if array.ndim else 0 for array in inputs.values()} if self._batches else {1}
-        if len(sizes) != 1:
-            raise ValueError(f"the inputs differ in batch size: {sorted(sizes)}")
+                inputs[name] = _decoded(name, array) if is_text else array
+                rows.add(array.shape[0] if array.ndim else 0)
+        if len(inputs) < len(self._inputs):
+            missing = [name for name in self._required if name not in inputs]
+            if missing:
+                raise ValueError(f"missing input: {', '.join(missing)}")
+        if not self._batches:
+            rows = {1}
+        if len(rows) != 1:
+            raise ValueError(f"the inputs differ in batch size: {sorted(rows)}")
         # Triton names them in no particular order, and all of them when the client named none.
-        wanted = set(request.requested_output_names())
-        outputs = tuple(name for name in self._outputs if name in wanted)
-        return Ask(position, inputs, outputs, sizes.pop())
+        outputs, wanted = self._outputs, request.requested_output_names()
+        if len(wanted) < len(outputs):
+            outputs = tuple(name for name in outputs if name in wanted)
+        return Ask(position, inputs, outputs, rows.pop())
+
+    def _grouped(self, asks: Sequence[Ask]) -> list[list[Ask]]:
+        """Those that can share a batch: equal shapes and types, in a model that batches."""
+        if not self._batches:
+            return [[ask] for ask in asks]
+        groups: dict[Any, list[Ask]] = {}
+        for ask in asks:
+            shapes = tuple((name, value.shape[1:], value.dtype.char) for name, value in ask.inputs.items())
+            groups.setdefault(shapes, []).append(ask)
+        return list(groups.values())
 
     def _answer(self, group: Sequence[Ask], responses: list[Any], keep: bool) -> None:
         try:
@@ -123,9 +133,8 @@ class Batcher:
                 self._answer([ask], responses, self.engine.reuses_outputs)
             return
         for ask, answer in zip(group, answers, strict=True):
-            responses[ask.position] = pb_utils.InferenceResponse(
-                [pb_utils.Tensor(name, array) for name, array in answer.items()]
-            )
+            tensors = [pb_utils.Tensor(name, array) for name, array in answer.items()]
+            responses[ask.position] = pb_utils.InferenceResponse(tensors)
 
     def _end(self, why: str) -> None:
         """End this process soon: a dead stub is noticed and started anew, one that only fails is not."""
@@ -136,10 +145,14 @@ class Batcher:
             threading.Timer(LAST_WORDS, os._exit, (1,)).start()
 
     def _run(self, group: Sequence[Ask], keep: bool) -> list[dict[str, Any]]:
-        wanted = [name for name in self._outputs if any(name in ask.outputs for ask in group)]
-        total = sum(ask.batch for ask in group)
+        first = group[0]
+        if len(group) == 1:
+            wanted, total = first.outputs, first.batch
+        else:
+            wanted = tuple(name for name in self._outputs if any(name in ask.outputs for ask in group))
+            total = sum(ask.batch for ask in group)
         rows = next((size for size in self.sizes if size >= total), total) if self._batches and total else total
-        feed = self._gathered(group, rows) if len(group) > 1 or rows > total else group[0].inputs
+        feed = self._gathered(group, rows) if len(group) > 1 or rows > total else first.inputs
         arrays = dict(zip(wanted, self.engine.run(feed, wanted), strict=True))
         for name, array in arrays.items():
             if self._batches and (not array.ndim or array.shape[0] != rows):
@@ -147,12 +160,12 @@ class Batcher:
                     f"output {name}: shape {list(array.shape)} for a batch of {rows}; the model does not "
                     "batch along the first dimension (max_batch_size: 0 serves it as it is)"
                 )
-            if self._text and self._types[name] == STRING:
+            if name in self._text_outputs:
                 arrays[name] = _encoded(array)
             elif keep:
                 arrays[name] = array.copy()
-        if not self._batches:
-            return [{name: arrays[name] for name in group[0].outputs}]
+        if len(group) == 1 and rows == total:
+            return [arrays]
         answers, start = [], 0
         for ask in group:
             answers.append({name: arrays[name][start : start + ask.batch] for name in ask.outputs})

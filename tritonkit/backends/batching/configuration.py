@@ -62,6 +62,7 @@ class Model:
         config: the whole configuration, as Triton gives it.
         folder: the folder of the version to load.
         device: the index of the instance's GPU; None on the CPU.
+        instance: the instance's name.
     """
 
     config: Mapping[str, Any]
@@ -69,6 +70,7 @@ class Model:
     device: int | None
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    instance: str = ""
 
     @property
     def name(self) -> str:
@@ -105,6 +107,7 @@ def read(args: Mapping[str, str]) -> Model:
         device=int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None,
         inputs=tuple(_tensor(entry) for entry in config["input"]),
         outputs=tuple(_tensor(entry) for entry in config["output"]),
+        instance=args["model_instance_name"],
     )
 
 
@@ -184,11 +187,17 @@ def batch_sizes(model: Model) -> tuple[int, ...]:
     return tuple(sorted({1, *(int(size) for size in between if int(size) <= largest), largest}))
 
 
-def cpu_threads(config: Mapping[str, Any]) -> int:
-    """The threads for one CPU instance: the cores, divided among the instances, each a process of its own."""
-    groups = config.get("instance_group", [])
-    instances = sum(max(1, int(group.get("count", 1))) for group in groups if group.get("kind") != "KIND_GPU")
-    return max(1, len(os.sched_getaffinity(0)) // max(1, instances))
+def cpu_threads(model: Model) -> int:
+    """The threads for one CPU instance: the cores it may use, divided among the instances that share them.
+
+    Every instance is a process of its own. Those of one ``host_policy`` share its cores.
+    """
+    groups = [group for group in model.config.get("instance_group", []) if group.get("kind") != "KIND_GPU"]
+    # Triton names instances after their group: GROUP_0, GROUP_1, ...
+    mine = model.instance.rpartition("_")[0]
+    policy = next((group.get("host_policy", "") for group in groups if group.get("name") == mine), "")
+    sharing = [int(group.get("count", 1)) for group in groups if group.get("host_policy", "") == policy]
+    return max(1, len(os.sched_getaffinity(0)) // max(1, sum(max(1, count) for count in sharing)))
 
 
 def complete(entries: Sequence[Mapping[str, Any]]) -> bool:

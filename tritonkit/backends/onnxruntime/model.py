@@ -218,7 +218,7 @@ def _options(model: Model) -> Any:
         # Threads that spin between operators take the cores from the server and from other instances.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if options.intra_op_num_threads == 0:
-            options.intra_op_num_threads = configuration.cpu_threads(model.config)
+            options.intra_op_num_threads = configuration.cpu_threads(model)
     return options
 
 

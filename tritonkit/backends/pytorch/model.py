@@ -98,7 +98,7 @@ class TritonPythonModel:
             )
         threads = configuration.whole_number(config, "INTRA_OP_THREAD_COUNT")
         if model.device is None:
-            torch.set_num_threads(threads or configuration.cpu_threads(config))
+            torch.set_num_threads(threads or configuration.cpu_threads(model))
         between = configuration.whole_number(config, "INTER_OP_THREAD_COUNT")
         if between:
             torch.set_num_interop_threads(between)
