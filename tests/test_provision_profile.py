@@ -173,9 +173,9 @@ def test_a_profile_from_the_command_line_is_planned_from_and_validated(
     body = {
         "backend": "python", "source": "src/", "max_batch_size": 4, "input": {"X": "FP32[4]"},
         "output": {"Y": "FP32[4]"}, "instance_group": [{"count": 1, "kind": "KIND_CPU"}],
-        "slo": {"latency_p99": "2s", "rate": "20/s"},
+        "slo": {"latency_p99": "2s", "rate": "150/s"},
     }  # fmt: skip
-    spec = {"version": 1, "models": {"add": body, "sum": {**body, "slo": {"latency_p99": "1.5s", "rate": "30/s"}}}}
+    spec = {"version": 1, "models": {"add": body, "sum": {**body, "slo": {"latency_p99": "1.5s", "rate": "180/s"}}}}
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
     quick = ("--gpu", "none", "--measurement-interval", "150", "--stability-percentage", "1000")
     planned = tritonkit(tmp_path, "profile", *quick, "--dry-run", "--json")
@@ -189,14 +189,14 @@ def test_a_profile_from_the_command_line_is_planned_from_and_validated(
     done = tritonkit(tmp_path, "profile", *quick, "--batch-size", "1,4")
     assert done.stdout.splitlines()[-1] == "profiles.csv: 2 points measured, 2 were there already"
     assert read(tmp_path / "profiles.csv")[:2] == before
-    done = tritonkit(tmp_path, "provision", "--validate", "--seconds", "3", "--json")
+    done = tritonkit(tmp_path, "provision", "--validate", "--seconds", "6", "--json")
     assert done.returncode == 0, done.stderr + done.stdout
     assert "note: no GPU is here" in done.stderr
     found = {row["model"]: row for row in json.loads(done.stdout)["validation"]}
     assert set(found) == {"add", "sum"}
-    for name, rate in (("add", 20), ("sum", 30)):
-        assert found[name]["held"]
-        assert found[name]["throughput"] == pytest.approx(rate, rel=0.7)
+    for name, rate in (("add", 150), ("sum", 180)):
+        assert found[name]["held"], found
+        assert found[name]["throughput"] == pytest.approx(rate, rel=0.3)
         assert 0 < found[name]["latency_p99_ms"] < found[name]["slo_ms"]
         assert found[name]["compute_ms"] > 0
     done = tritonkit(tmp_path, "profile", "--model", "ad")
@@ -235,7 +235,7 @@ def test_the_running_plan_is_watched_and_what_would_change_is_said(tmp_path: Pat
             "--patience", "0.4", "--json",
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        looks = [json.loads(part + "}") for part in done.stdout.split("\n}\n") if part.strip()]
+        looks = [json.loads(line) for line in done.stdout.splitlines()]
         assert len(looks) == 2
         # Nobody asks: everything has too much, as soon as patience is at its end.
         assert looks[0]["changes"] == []
