@@ -96,7 +96,7 @@ def read(path: Path) -> tuple[Row, ...]:
     try:
         return _rows(reader, file)
     except csv.Error as error:
-        raise SpecError([Fault(file, reader.line_num, "", f"is no line of a CSV: {error}")]) from error
+        raise SpecError([Fault(file, reader.line_num + 1, "", f"is no line of a CSV: {error}")]) from error
 
 
 def _rows(reader: csv.DictReader[str], file: str) -> tuple[Row, ...]:
