@@ -134,7 +134,7 @@ def test_a_plan_that_triton_would_refuse_is_not_written(folder: Path) -> None:
     )
     done = tritonkit(folder, "provision", "-o", "plan.yaml")
     assert (done.returncode, "the plan was not written" in done.stderr) == (2, True)
-    assert "spec.yaml:26: models.mobilenet.dynamic_batching.default_priority_level: " in done.stderr
+    assert "spec.yaml:20: models.mobilenet.dynamic_batching.default_priority_level: " in done.stderr
     assert not (folder / "plan.yaml").exists()
 
 

@@ -82,11 +82,11 @@ def left(packing: Packing) -> tuple[int, int]:
 def notes(packing: Packing, loaded: LoadedSpec) -> tuple[tuple[str, str], ...]:
     """What clients notice of an overlay: the models with requests that were taken without it, and what of them."""
     changed = document(packing, loaded).get("models", {})
+    most = {name: fields["max_batch_size"] for name, fields in sorted(changed.items()) if "max_batch_size" in fields}
     return tuple(
-        (name, f"requests with more than {changes['max_batch_size']} items are refused; the spec takes "
+        (name, f"requests with more than {size} item{'s' if size > 1 else ''} are refused; the spec takes "
                f"{loaded.spec.models[name].fields['max_batch_size']}")
-        for name, changes in sorted(changed.items())
-        if "max_batch_size" in changes
+        for name, size in most.items()
     )  # fmt: skip
 
 
