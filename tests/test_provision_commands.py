@@ -316,7 +316,7 @@ def test_a_profile_that_is_wrong_or_missing_is_named(folder: Path) -> None:
         ("model,thread_percentage,batch_size,latency_ms\nbert,10,1,1e-300\n",
          "profiles.csv:2: latency_ms: expected at least 1e-06"),
         ("model,thread_percentage,batch_size,latency_ms\nbert,10,1,nan\n",
-         "profiles.csv:2: latency_ms: expected a number"),
+         "profiles.csv:2: latency_ms: expected a number above 0"),
         ("model,thread_percentage,batch_size,latency_ms\nbert,10,1,1_0\n",
          "profiles.csv:2: latency_ms: expected a number"),
         ("model,thread_percentage,batch_size,latency_ms,beside\nbert,10,1,5,a:10:9999\n",

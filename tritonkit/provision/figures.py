@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
+import math
 
 # What no model and no GPU has: larger numbers are slips, and searches over batches would not end.
 MOST_BATCH = 8192
 _LEAST, _MOST = 1e-6, 1e12
-_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?")
 
 
 def positive(text: str) -> float:
@@ -22,10 +21,14 @@ def positive(text: str) -> float:
 
 def not_negative(text: str) -> float:
     """A plain number from 0 on: no infinity, no other digits than ASCII's."""
-    if not _NUMBER.fullmatch(text):
+    # Python's float takes more than people write: digits of any script, and underscores.
+    if not text.isascii() or "_" in text:
         raise ValueError("expected a number")
-    value = float(text)
-    if value < 0:
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError("expected a number") from None
+    if not math.isfinite(value) or value < 0:
         raise ValueError("expected a number above 0")
     if value > _MOST:
         raise ValueError(f"expected at most {_MOST:g}")
