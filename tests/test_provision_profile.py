@@ -20,6 +20,7 @@ from serving import ANY_PORTS, PROGRAM, tritonkit, wait_for
 from tritonkit.bench.preparation import Wish
 from tritonkit.bench.records import Extent, Repeat, Usage
 from tritonkit.cli.temporary import ON_CPU, serving
+from tritonkit.cli.validation import print_comparison
 from tritonkit.client.endpoint import Addresses
 from tritonkit.errors import BenchmarkFailed, Fault, LaunchFailed, RequestFailed, SpecError
 from tritonkit.provision import campaign
@@ -30,7 +31,7 @@ from tritonkit.provision.measuring import beside as measured_beside
 from tritonkit.provision.packing import pack
 from tritonkit.provision.prediction import behaviours
 from tritonkit.provision.profiles import Beside, Key, Row, add, read
-from tritonkit.provision.validation import compare, seconds_to_tell
+from tritonkit.provision.validation import Comparison, compare, seconds_to_tell
 from tritonkit.spec.servers import Server
 from tritonkit.tools.perf_analyzer import PerfAnalyzer
 
@@ -316,6 +317,14 @@ def test_a_profile_from_the_command_line_is_planned_from_and_validated(
         assert found[name]["throughput"] == pytest.approx(rate, rel=0.3)
         assert 0 < found[name]["latency_p99_ms"] < found[name]["slo_ms"]
         assert found[name]["compute_ms"] > 0
+    # For people: the plan, what to know of it, and the comparison below; too few requests are no proof.
+    done = tritonkit(tmp_path, "provision", "--validate", "--seconds", "1")
+    plan, notes, compared = (
+        done.stdout.index(words)
+        for words in ("why not less:", "! add: its influence", "every model under its load at once")
+    )
+    assert plan < notes < compared
+    assert "note: 1 s may be too short to tell whether add is served 150/s; --seconds 6 is enough" in done.stderr
     done = tritonkit(tmp_path, "profile", "--model", "ad")
     assert (done.returncode, "no such model; did you mean 'add'?" in done.stderr) == (2, True)
 
@@ -361,6 +370,26 @@ def test_a_plan_that_does_not_hold_is_found_out() -> None:
     for throughput, held in ((132, True), (129, False)):
         (found,) = compare(plan, {"bert": replace(good, throughput=throughput, seconds=enough)})
         assert (found.told, found.held) == (True, held)
+
+
+def test_a_comparison_fits_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    short = Comparison(
+        model="resnet50-large-v2", slo_ms=30, latency_p99_ms=27.31, predicted_p99_ms=28.11, latency_ms=12.5,
+        batch_size=3.1, compute_ms=8.11, predicted_compute_ms=8.5, rate=1200, throughput=1190.4, told=False, held=False,
+    )  # fmt: skip
+    print_comparison([short, replace(short, told=True), replace(short, told=True, held=True, compute_ms=None)])
+    shown = capsys.readouterr().out.splitlines()
+    assert max(len(line) for line in shown) <= 80
+    words = [line.split() for line in shown if line.strip().startswith("resnet50-large-v2")]
+    assert [line[1:] for line in words] == [
+        ["30", "27.31", "28.11", "12.50", "1200", "1190", "too", "short"],
+        ["30", "27.31", "28.11", "12.50", "1200", "1190", "NO"],
+        ["30", "27.31", "28.11", "12.50", "1200", "1190", "yes"],
+        ["3.1", "8.11", "8.50", "+4.8%"],
+        ["3.1", "8.11", "8.50", "+4.8%"],
+        ["3.1", "-", "8.50", "-"],
+    ]
 
 
 def test_the_running_plan_is_watched_and_what_would_change_is_said(tmp_path: Path, models: Path) -> None:

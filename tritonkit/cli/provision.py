@@ -105,8 +105,7 @@ def provision(
     others = objectives.unplanned(loaded)
     changed = overlay.notes(packing, loaded)
     if not as_json:
-        print_packing(packing, terms, took)
-        typer.echo(f"planned from {profile}" + (f", measured on {device}" if device else ""))
+        print_packing(packing, terms, took, f"{profile}, measured on {device}" if device else str(profile))
         for name, words in changed:
             typer.echo(f"! {name}: {words}")
     checked: tuple[Comparison, ...] = ()
@@ -218,7 +217,7 @@ def _memory_mib(text: str) -> float:
     return memory
 
 
-def print_packing(packing: Packing, terms: Terms, took: float) -> None:
+def print_packing(packing: Packing, terms: Terms, took: float, source: str) -> None:
     """The plan as a table, below it a line on each percentage, and then what to know before believing it."""
     from tritonkit.provision.explanation import why
 
@@ -246,6 +245,7 @@ def print_packing(packing: Packing, terms: Terms, took: float) -> None:
     fewest = "no plan has fewer" if packing.proven else f"at least {packing.lower_bound} are needed"
     sums = ", ".join(f"{sum(seat.choice.thread_percentage for seat in placed)} %" for placed in packing.gpus)
     typer.echo(f"{count} GPU{'s' if count > 1 else ''} ({sums} given out); {fewest}; planned in {took:.1f} s")
+    typer.echo(f"planned from {source}")
     for behaviour in {seat.model: seat.choice.behaviour for _, seat in packing.seats}.values():
         for note in behaviour.notes:
             typer.echo(f"! {behaviour.model}: {note}")

@@ -108,6 +108,7 @@ def print_comparison(found: Sequence[Comparison]) -> None:
         ],
         title="every model under its load at once: times in ms",
         right=figures,
+        narrow=True,
     )  # fmt: skip
     columns = ("batch", "takes", "predicted", "error")
     print_table(
@@ -121,6 +122,7 @@ def print_comparison(found: Sequence[Comparison]) -> None:
         ],
         title="the computation of a batch, against its prediction: times in ms",
         right=columns,
+        narrow=True,
     )  # fmt: skip
     errors = [abs(each.error) for each in found if each.error is not None]
     if errors:
