@@ -8,13 +8,12 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from glob import escape
 from pathlib import Path, PurePosixPath
 
 from tritonkit.errors import RepositoryConflict
-from tritonkit.repository import manifest
+from tritonkit.repository import bytecode, manifest
 from tritonkit.repository.manifest import Inputs, Manifest
 from tritonkit.repository.placement import RepositoryFile
 from tritonkit.tools import digests
@@ -217,20 +216,8 @@ def _blocking(removed: Iterable[str], written: Iterable[str]) -> frozenset[str]:
 def _remove(repository: Path, paths: Iterable[str]) -> None:
     for path in paths:
         (repository / path).unlink(missing_ok=True)
-        _remove_bytecode(repository / path)
+        bytecode.remove(repository / path)
         _prune(repository, path)
-
-
-def _remove_bytecode(source: Path) -> None:
-    """Remove what Python kept of a source that it ran from here: alone, it would make its folder look like a model."""
-    cache = source.parent / "__pycache__"
-    if source.suffix != ".py" or cache.is_symlink() or not cache.is_dir():
-        return
-    for file in cache.glob(f"{escape(source.stem)}.cpython-*.pyc"):
-        file.unlink()
-    with suppress(OSError):
-        # Others' files in it keep it.
-        cache.rmdir()
 
 
 def _digest(file: RepositoryFile) -> str:
