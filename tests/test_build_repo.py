@@ -157,6 +157,25 @@ def test_what_the_spec_drops_is_removed(project: Path) -> None:
     assert not (project / "model_repository/both").exists()
 
 
+def test_what_python_kept_of_a_dropped_model_goes_with_it(project: Path) -> None:
+    assert tritonkit("build-repo", project / "spec.yaml").exit_code == 0
+    version = project / "model_repository/reader/1"
+    cache = version / "__pycache__"
+    cache.mkdir()
+    (cache / "model.cpython-310.pyc").write_bytes(b"kept by the server")
+    (project / "spec.yaml").write_text(SPEC[: SPEC.index("  reader:")])
+    assert tritonkit("build-repo", project / "spec.yaml").exit_code == 0
+    assert sorted(path.name for path in (project / "model_repository").iterdir() if path.is_dir()) == ["digits"]
+    (project / "spec.yaml").write_text(SPEC)
+    assert tritonkit("build-repo", project / "spec.yaml").exit_code == 0
+    cache.mkdir()
+    (cache / "model.cpython-310.pyc").write_bytes(b"kept by the server")
+    (cache / "notes.txt").write_text("somebody's own")
+    (project / "spec.yaml").write_text(SPEC[: SPEC.index("  reader:")])
+    assert tritonkit("build-repo", project / "spec.yaml").exit_code == 0
+    assert [path.name for path in cache.iterdir()] == ["notes.txt"]
+
+
 def test_foreign_files_are_never_touched(project: Path) -> None:
     foreign = project / "model_repository/digits/config.pbtxt"
     foreign.parent.mkdir(parents=True)

@@ -79,6 +79,13 @@ def test_a_native_server_without_backends_is_a_finding(native: Path) -> None:
     assert server.requirements == ()
 
 
+def test_what_provisioning_needs_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tritonkit.tools.packages.version", lambda _name: None)
+    lacking = {finding.name: finding.remedy for finding in doctor.examine() if not finding.usable}
+    for name in ("scipy", "ortools"):
+        assert lacking[name] == "pip install 'tritonkit[provision]'"
+
+
 def test_the_bundled_server_needs_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     versions(monkeypatch, {"numpy": "2.1.0", "onnxruntime": None, "onnxruntime-gpu": None})
     found = findings()

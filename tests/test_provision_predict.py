@@ -50,7 +50,7 @@ def test_a_profile_is_read_back_as_it_was_written(tmp_path: Path) -> None:
 
 def test_a_profile_from_elsewhere_may_have_other_columns_in_any_order(tmp_path: Path) -> None:
     file = profile(tmp_path, "a, 7.5 ,10,1,resnet18", header="gpu_name,latency_ms,thread_percentage,batch_size,model")
-    assert read(file) == (Row(Key("resnet18", 10, 1), 7.5),)
+    assert read(file) == (Row(Key("resnet18", 10, 1), 7.5, others=(("gpu_name", "a"),)),)
     file.write_bytes(b"\xef\xbb\xbf" + f"{HEADER}\r\nresnet18,10,1,7.5\r\n".encode())
     assert read(file) == (Row(Key("resnet18", 10, 1), 7.5),)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,21 +15,23 @@ import pytest
 import yaml
 from measured import repository
 from profiled import TRUTHS, project, rows
-from serving import ANY_PORTS, tritonkit
+from serving import ANY_PORTS, PROGRAM, tritonkit, wait_for
 
 from tritonkit.bench.preparation import Wish
-from tritonkit.bench.records import Repeat
+from tritonkit.bench.records import Extent, Repeat, Usage
 from tritonkit.cli.temporary import ON_CPU, serving
+from tritonkit.cli.validation import print_comparison
 from tritonkit.client.endpoint import Addresses
-from tritonkit.errors import LaunchFailed, RequestFailed, SpecError
+from tritonkit.errors import BenchmarkFailed, Fault, LaunchFailed, RequestFailed, SpecError
 from tritonkit.provision import campaign
 from tritonkit.provision.campaign import batches, groups, pending, points, ring, run, servers_of
 from tritonkit.provision.choices import Terms, Workload
-from tritonkit.provision.measuring import Meter
+from tritonkit.provision.measuring import Gpu, Meter, alone
+from tritonkit.provision.measuring import beside as measured_beside
 from tritonkit.provision.packing import pack
 from tritonkit.provision.prediction import behaviours
-from tritonkit.provision.profiles import Beside, Key, Row, read
-from tritonkit.provision.validation import compare
+from tritonkit.provision.profiles import Beside, Key, Row, add, read
+from tritonkit.provision.validation import Comparison, compare, seconds_to_tell
 from tritonkit.spec.servers import Server
 from tritonkit.tools.perf_analyzer import PerfAnalyzer
 
@@ -135,6 +140,114 @@ def test_a_point_that_fails_costs_what_is_harder_on_its_servers_and_no_more(tmp_
     assert curve.active_ms(16, 30) < float("inf")
 
 
+def test_a_model_that_cannot_be_asked_costs_no_other_one(tmp_path: Path) -> None:
+    known = {row.key: row for row in rows()}
+
+    @contextmanager
+    def bring_up(servers: tuple[campaign.Server, ...]) -> Iterator[campaign.Measure]:
+        def measure(key: Key) -> Row:
+            if key.model == "captioner":
+                raise SpecError([Fault("", 0, "", "its input has dims that nobody gave")])
+            return known[key]
+
+        yield measure
+
+    found, failed = run(tuple(known), tmp_path / "profiles.csv", bring_up, lambda _key, _found: None)
+    assert {key.model for key in failed} == {"captioner"}
+    assert {row.key for row in found} == {key for key in known if key.model != "captioner"}
+
+
+def test_two_profiles_at_once_lose_nothing_and_measure_nothing_twice(tmp_path: Path) -> None:
+    file = tmp_path / "profiles.csv"
+    everything = rows()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda row: add(file, row), everything))
+    assert {row.key for row in read(file)} == {row.key for row in everything}
+
+    file.unlink()
+    known = {row.key: row for row in everything}
+    # The other one measures all of bert's points, while this one measures its first.
+    theirs = [replace(row, latency_ms=9.0, transfer_ms=None) for row in everything if row.key.model == "bert"]
+    measured: list[Key] = []
+    told: list[Key] = []
+
+    @contextmanager
+    def bring_up(_servers: tuple[campaign.Server, ...]) -> Iterator[campaign.Measure]:
+        def measure(key: Key) -> Row:
+            if not measured:
+                for row in theirs:
+                    add(file, row)
+            measured.append(key)
+            return known[key]
+
+        yield measure
+
+    found, failed = run(tuple(known), file, bring_up, lambda key, _: told.append(key))
+    assert {row.key for row in found} == {row.key for row in read(file)} == set(known)
+    assert not failed
+    assert sorted(map(str, told)) == sorted(map(str, known))
+    # The servers of the first group ran already; no other ones were started for what the other one had measured.
+    assert {key.thread_percentage for key in measured if key.model == "bert"} == {10}
+    assert all(row.latency_ms == 9.0 for row in read(file) if row.key.model == "bert")
+
+
+def test_columns_of_others_are_kept(tmp_path: Path) -> None:
+    file = tmp_path / "profiles.csv"
+    file.write_text("who,model,thread_percentage,batch_size,latency_ms,when\nann,a,10,1,6.2,\n,a,10,2,7,monday\n")
+    add(file, Row(Key("a", 10, 4), 9.0))
+    text = file.read_text().splitlines()
+    assert text[0].endswith(",gpu,who,when")
+    assert [line.split(",")[-2:] for line in text[1:]] == [["ann", ""], ["", "monday"], ["", ""]]
+    assert [row.others for row in read(file)][:2] == [
+        (("who", "ann"), ("when", "")), (("who", ""), ("when", "monday")),
+    ]  # fmt: skip
+
+
+def test_points_are_added_only_to_a_profile_of_the_same_device(tmp_path: Path) -> None:
+    file = tmp_path / "profiles.csv"
+    assert campaign.known(file, "NVIDIA H200") == ()
+    add(file, Row(Key("a", 10, 1), 6.2))
+    add(file, Row(Key("a", 100, 1), 2.1, gpu="NVIDIA H200"))
+    # Another GPU of the same product will do, and so will rows that do not say where they are from.
+    assert len(campaign.known(file, "NVIDIA H200")) == 2
+    for other in ("CPU", "NVIDIA A100"):
+        with pytest.raises(SpecError, match=f"was measured on NVIDIA H200, and this is {other}"):
+            campaign.known(file, other)
+
+
+def test_batches_that_a_model_does_not_take_are_not_its_points() -> None:
+    found = points({"a": 8, "b": 1}, [30.0], chosen=[2, 8, 64])
+    assert [(key.model, key.batch_size) for key in found] == [("a", 2), ("a", 8)]
+
+
+def test_a_point_says_what_the_server_took_and_never_hides_failures() -> None:
+    gpu = Gpu("GPU-1", "NVIDIA H200", 143_771.0, used_mib=600.0)
+    latency = Repeat(
+        throughput=100, latency_avg=5_000, latency_p50=1, latency_p90=1, latency_p95=1, latency_p99=1,
+        parts={"compute_infer": 3_000.0},
+    )  # fmt: skip
+    full = replace(latency, throughput=400, usage=Usage(gpu_memory_mib=Extent(1_500.0, 1_600.0)))
+    found = alone(Key("a", 30, 4), latency, full, gpu, 7)
+    assert (found.latency_ms, found.transfer_ms, found.throughput) == (5.0, 2.0, 400)
+    # What was taken of the GPU before the server started is none of its own.
+    assert (found.memory_mib, found.gpu_memory_mib, found.clients, found.gpu) == (1_000, 143_771, 7, "NVIDIA H200")
+    for broken in ((replace(latency, failures=1), full), (latency, replace(full, failures=1))):
+        with pytest.raises(BenchmarkFailed, match="1 requests failed"):
+            alone(Key("a", 30, 4), *broken, gpu, 7)
+    with pytest.raises(BenchmarkFailed, match="1 requests failed"):
+        measured_beside(Key("a", 30, 4, (Beside("b", 70, 4),)), replace(latency, failures=1), gpu)
+
+
+def test_the_clients_of_a_profile_are_those_of_a_plan() -> None:
+    known = behaviours([replace(row, clients=7) for row in rows()])
+    assert {behaviour.clients for behaviour in known.values()} == {7}
+    # Six such servers are what one MPS daemon takes.
+    wanted = [Workload(name, 400, 1) for name in known]
+    assert len(pack(wanted, known, Terms()).gpus) == 1
+    crowded = behaviours([replace(row, clients=25) for row in rows()])
+    assert len(pack(wanted, crowded, Terms()).gpus) == 4
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return repository(tmp_path_factory.mktemp("profiled") / "models")
@@ -173,9 +286,11 @@ def test_a_profile_from_the_command_line_is_planned_from_and_validated(
     body = {
         "backend": "python", "source": "src/", "max_batch_size": 4, "input": {"X": "FP32[4]"},
         "output": {"Y": "FP32[4]"}, "instance_group": [{"count": 1, "kind": "KIND_CPU"}],
-        "slo": {"latency_p99": "2s", "rate": "20/s"},
+        "slo": {"latency_p99": "2s", "rate": "150/s"},
+        # A plan has no such delay, so what a model computes is measured without.
+        "dynamic_batching": {"max_queue_delay_microseconds": 400_000},
     }  # fmt: skip
-    spec = {"version": 1, "models": {"add": body, "sum": {**body, "slo": {"latency_p99": "1.5s", "rate": "30/s"}}}}
+    spec = {"version": 1, "models": {"add": body, "sum": {**body, "slo": {"latency_p99": "1.5s", "rate": "180/s"}}}}
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
     quick = ("--gpu", "none", "--measurement-interval", "150", "--stability-percentage", "1000")
     planned = tritonkit(tmp_path, "profile", *quick, "--dry-run", "--json")
@@ -186,21 +301,47 @@ def test_a_profile_from_the_command_line_is_planned_from_and_validated(
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "profiles.csv: 2 points measured, 0 were there already"
     before = read(tmp_path / "profiles.csv")
+    assert all(row.latency_ms < 200 for row in before)
+    assert {row.gpu for row in before} == {"CPU"}
+    assert not (tmp_path / "model_repository").exists()
     done = tritonkit(tmp_path, "profile", *quick, "--batch-size", "1,4")
     assert done.stdout.splitlines()[-1] == "profiles.csv: 2 points measured, 2 were there already"
     assert read(tmp_path / "profiles.csv")[:2] == before
-    done = tritonkit(tmp_path, "provision", "--validate", "--seconds", "3", "--json")
+    done = tritonkit(tmp_path, "provision", "--validate", "--seconds", "6", "--json")
     assert done.returncode == 0, done.stderr + done.stdout
     assert "note: no GPU is here" in done.stderr
     found = {row["model"]: row for row in json.loads(done.stdout)["validation"]}
     assert set(found) == {"add", "sum"}
-    for name, rate in (("add", 20), ("sum", 30)):
-        assert found[name]["held"]
-        assert found[name]["throughput"] == pytest.approx(rate, rel=0.7)
+    for name, rate in (("add", 150), ("sum", 180)):
+        assert found[name]["held"], found
+        assert found[name]["throughput"] == pytest.approx(rate, rel=0.3)
         assert 0 < found[name]["latency_p99_ms"] < found[name]["slo_ms"]
         assert found[name]["compute_ms"] > 0
+    # For people: the plan, what to know of it, and the comparison below; too few requests are no proof.
+    done = tritonkit(tmp_path, "provision", "--validate", "--seconds", "1")
+    plan, notes, compared = (
+        done.stdout.index(words)
+        for words in ("why not less:", "! add: its influence", "every model under its load at once")
+    )
+    assert plan < notes < compared
+    assert "note: 1 s may be too short to tell whether add is served 150/s; --seconds 6 is enough" in done.stderr
     done = tritonkit(tmp_path, "profile", "--model", "ad")
     assert (done.returncode, "no such model; did you mean 'add'?" in done.stderr) == (2, True)
+
+
+def test_what_was_measured_before_an_interruption_is_kept_and_said(tmp_path: Path, models: Path) -> None:
+    folder = project(tmp_path / "mix")
+    (folder / "src/model.py").write_text((models / "add/1/model.py").read_text())
+    (folder / "spec.yaml").write_text((folder / "spec.yaml").read_text().replace("KIND_GPU", "KIND_CPU"))
+    file = folder / "new.csv"
+    line = [str(PROGRAM), "profile", "--gpu", "none", "--profile", file.name, "--measurement-interval", "500"]
+    with subprocess.Popen(line, cwd=folder, stderr=subprocess.PIPE, text=True) as running:
+        wait_for(file.exists, seconds=60)
+        running.send_signal(signal.SIGINT)
+        _, words = running.communicate(timeout=60)
+    assert running.returncode == 130, words
+    count = len(read(file))
+    assert f"interrupted: new.csv keeps the {count} points that were measured; run the same command to go on" in words
 
 
 def test_a_plan_that_does_not_hold_is_found_out() -> None:
@@ -218,6 +359,37 @@ def test_a_plan_that_does_not_hold_is_found_out() -> None:
         assert not compare(plan, {"bert": broken})[0].held
     # A minute of random arrivals may be a few percent off.
     assert compare(plan, {"bert": replace(good, throughput=142)})[0].held
+    # In two seconds anything may be, which is no proof; in the time that is told to be enough it is one.
+    (short,) = compare(plan, {"bert": replace(good, throughput=131, seconds=2)})
+    assert (short.told, short.held) == (False, False)
+    assert compare(plan, {"bert": replace(good, throughput=148, seconds=2)})[0].held
+    (slow,) = compare(plan, {"bert": replace(good, throughput=100, seconds=2)})
+    assert (slow.told, slow.held) == (True, False)
+    enough = seconds_to_tell(150)
+    assert enough == pytest.approx(6)
+    for throughput, held in ((132, True), (129, False)):
+        (found,) = compare(plan, {"bert": replace(good, throughput=throughput, seconds=enough)})
+        assert (found.told, found.held) == (True, held)
+
+
+def test_a_comparison_fits_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    short = Comparison(
+        model="resnet50-large-v2", slo_ms=30, latency_p99_ms=27.31, predicted_p99_ms=28.11, latency_ms=12.5,
+        batch_size=3.1, compute_ms=8.11, predicted_compute_ms=8.5, rate=1200, throughput=1190.4, told=False, held=False,
+    )  # fmt: skip
+    print_comparison([short, replace(short, told=True), replace(short, told=True, held=True, compute_ms=None)])
+    shown = capsys.readouterr().out.splitlines()
+    assert max(len(line) for line in shown) <= 80
+    words = [line.split() for line in shown if line.strip().startswith("resnet50-large-v2")]
+    assert [line[1:] for line in words] == [
+        ["30", "27.31", "28.11", "12.50", "1200", "1190", "too", "short"],
+        ["30", "27.31", "28.11", "12.50", "1200", "1190", "NO"],
+        ["30", "27.31", "28.11", "12.50", "1200", "1190", "yes"],
+        ["3.1", "8.11", "8.50", "+4.8%"],
+        ["3.1", "8.11", "8.50", "+4.8%"],
+        ["3.1", "-", "8.50", "-"],
+    ]
 
 
 def test_the_running_plan_is_watched_and_what_would_change_is_said(tmp_path: Path, models: Path) -> None:
@@ -235,7 +407,7 @@ def test_the_running_plan_is_watched_and_what_would_change_is_said(tmp_path: Pat
             "--patience", "0.4", "--json",
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        looks = [json.loads(part + "}") for part in done.stdout.split("\n}\n") if part.strip()]
+        looks = [json.loads(line) for line in done.stdout.splitlines()]
         assert len(looks) == 2
         # Nobody asks: everything has too much, as soon as patience is at its end.
         assert looks[0]["changes"] == []

@@ -57,6 +57,8 @@ def examine() -> list[Finding]:
         _package("torch", "exports from PyTorch", "export"),
         _package("onnx", "exports from PyTorch", "export"),
         _package("tensorrt", "TensorRT plans", "tensorrt"),
+        _package("scipy", "provision and autoscale", "provision"),
+        _package("ortools", "provision and autoscale", "provision"),
     ]
 
 

@@ -120,13 +120,17 @@ def print_table(
     *,
     title: str | None = None,
     right: Sequence[str] = (),
+    narrow: bool = False,
 ) -> None:
-    """Print a table on standard output; the columns named in ``right`` are aligned to the right."""
+    """Print a table on standard output; the columns named in ``right`` are aligned to the right.
+
+    A narrow one has less space between its columns.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=narrow)
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tritonkit.cli.build import Assignments
-from tritonkit.cli.console import print_json, print_table, progress
+from tritonkit.cli.console import messages, print_json, print_table, progress
 from tritonkit.cli.provision import DEFAULT_PROFILE, ProfileFile, Sent
-from tritonkit.errors import BenchmarkFailed, Fault, SpecError, TritonkitError, UsageError, nearest
+from tritonkit.errors import BenchmarkFailed, TritonkitError, UsageError
 
 if TYPE_CHECKING:
     from tritonkit.bench.preparation import Wish
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tritonkit.provision.campaign import Measure, Server
     from tritonkit.provision.measuring import Gpu
     from tritonkit.provision.profiles import Key, Row
+    from tritonkit.provision.selection import Selection
     from tritonkit.serve import Deployment
     from tritonkit.spec.loading import LoadedSpec
 
@@ -81,12 +82,14 @@ def profile(
     """Measure models at thread percentages and batches through the real server; goes on where it was interrupted."""
     from tritonkit.bench.levels import numbers, whole_numbers
     from tritonkit.bench.preparation import Wish
-    from tritonkit.provision import campaign, profiles
+    from tritonkit.provision import campaign
+    from tritonkit.provision.selection import select
     from tritonkit.spec.loading import load
 
-    loaded = load(files or [Path("spec.yaml")], assignments or [], os.environ)
+    chosen = files or [Path("spec.yaml")]
+    loaded = load(chosen, assignments or [], os.environ)
     loaded.faults.raise_if_any()
-    on_cpu = gpu == "none"
+    on_cpu = gpu.lower() == "none"
     at = numbers("--percentages", percentages) if percentages else [100.0] if on_cpu else list(campaign.PERCENTAGES)
     if any(value > 100 for value in at):
         raise UsageError("--percentages: expected at most 100")
@@ -94,18 +97,20 @@ def profile(
         raise UsageError("--no-pairs and --pair: choose one of them")
     batches = whole_numbers("--batch-size", batch_size) if batch_size else None
     together = [] if no_pairs or on_cpu else [_pair(text) for text in pairs] if pairs else None
-    wanted = _points(loaded, models or [], at, batches, together)
-    known = profiles.read(target) if target.exists() else ()
+    selection = select(loaded, models or [], at, batches, together)
+    device = _device(gpu)
+    known = campaign.known(target, device.name)
+    for words in selection.left_out:
+        messages().print(f"note: left out: {words}", markup=False)
+    wanted = selection.points
     left = campaign.pending(wanted, known)
     if dry_run:
         _print(wanted, known, as_json=as_json)
         return
-    wish = Wish({}, {}, interval_ms=interval, stability_percentage=stability)
     failed: Mapping[Key, TritonkitError] = {}
     if left:
-        known, failed = _measure(
-            loaded, files or [Path("spec.yaml")], assignments or [], wanted, target, gpu, wish, protocol
-        )
+        wish = Wish({}, {}, interval_ms=interval, stability_percentage=stability)
+        known, failed = _measure(loaded, chosen, assignments or [], selection, target, device, wish, protocol)
     _print(wanted, known, as_json=as_json)
     if not as_json:
         measured = len(left) - len(failed)
@@ -125,101 +130,82 @@ def _pair(text: str) -> tuple[str, str]:
     return names[0], names[1]
 
 
-def _points(
-    loaded: LoadedSpec,
-    models: list[str],
-    percentages: Sequence[float],
-    batches: Sequence[int] | None,
-    pairs: Sequence[tuple[str, str]] | None,
-) -> tuple[Key, ...]:
-    from tritonkit.provision.campaign import points
-    from tritonkit.provision.objectives import largest_batch
-
-    named = [(f"--model {name}", name) for name in models]
-    named += [(f"--pair {','.join(pair)}", name) for pair in pairs or () for name in pair]
-    unknown = [
-        Fault(option, 0, "", f"no such model{nearest(name, loaded.spec.models)}")
-        for option, name in named
-        if name not in loaded.spec.models
-    ]
-    if unknown:
-        raise SpecError(unknown)
-    with_slo = [name for name, model in loaded.spec.models.items() if model.slo is not None]
-    names = models or with_slo or list(loaded.spec.models)
-    apart = [name for pair in pairs or () for name in pair if name not in names]
-    if apart:
-        raise UsageError(
-            f"--pair: {apart[0]} is not among the models that are measured", hint=f"Add --model {apart[0]}"
-        )
-    largest = {name: largest_batch(loaded, name) for name in names}
-    return points(largest, percentages, chosen=batches, pairs=pairs)
-
-
 def _measure(
     loaded: LoadedSpec,
     files: list[Path],
     assignments: list[str],
-    wanted: tuple[Key, ...],
+    selection: Selection,
     target: Path,
-    gpu: str,
+    device: Gpu,
     wish: Wish,
     protocol: Protocol,
 ) -> tuple[tuple[Row, ...], Mapping[Key, TritonkitError]]:
-    from tritonkit.cli.served import served
-    from tritonkit.provision import campaign, profiles
+    from tritonkit.cli.temporary import ON_CPU, built, samples_of, serving, with_members
+    from tritonkit.client.endpoint import Addresses
+    from tritonkit.provision import campaign
+    from tritonkit.provision.measuring import Meter
+    from tritonkit.provision.overlay import unhurried
+    from tritonkit.spec import servers as entries
+    from tritonkit.spec.writing import dump
     from tritonkit.tools import perf_analyzer
 
     analyzer = perf_analyzer.find()
-    repository = served(files, assignments).repository
-    device = _gpu(gpu)
-    left = campaign.pending(wanted, profiles.read(target) if target.exists() else ())
+    gpus = (device.uuid,) if device.uuid else None
+    overlay = dump(unhurried(loaded, selection.models))
+    measured = 0
 
-    @contextmanager
-    def opened(servers: tuple[Server, ...]) -> Iterator[Measure]:
-        from tritonkit.cli.temporary import ON_CPU, samples_of, serving, with_members
-        from tritonkit.client.endpoint import Addresses
-        from tritonkit.provision.measuring import Gpu, Meter
-        from tritonkit.spec import servers as entries
-
-        found = [
-            entries.Server(
-                f"profiled-{number}",
-                number,
-                (model,),
-                None if device is None else (device.uuid,),
-                None if device is None else percentage,
-            )
-            for number, (model, percentage) in enumerate(servers)
-        ]
-        names = with_members(loaded, [model for model, _ in servers])
-        gpus = ON_CPU if device is None else (device.uuid,)
+    with built(files, assignments, overlay) as (repository, _), progress() as bars:
         texts, start = samples_of(repository, os.environ)
-        with serving(repository, names, found, gpus) as deployment:
-            raw = target.with_name(f"{target.stem}-raw").resolve()
-            meter = Meter(
-                Addresses(deployment.http, deployment.grpc), analyzer, wish, raw, texts, start, device or Gpu(),
-                protocol,
-            )  # fmt: skip
-            yield lambda key: meter.row(key, clients=_clients(deployment) if device else None)
+        bar = bars.add_task(
+            "profiling", total=len(campaign.pending(selection.points, campaign.known(target, device.name)))
+        )
 
-    with progress() as bars:
-        bar = bars.add_task("profiling", total=len(left))
+        @contextmanager
+        def opened(servers: tuple[Server, ...]) -> Iterator[Measure]:
+            found = [
+                entries.Server(f"profiled-{number}", number, (model,), gpus, percentage if gpus else None)
+                for number, (model, percentage) in enumerate(servers)
+            ]
+            bars.update(bar, description=f"starting {', '.join(model for model, _ in servers)}")
+            with serving(
+                repository, with_members(loaded, [model for model, _ in servers]), found, gpus or ON_CPU
+            ) as deployment:
+                raw = target.with_name(f"{target.stem}-raw").resolve()
+                server = Addresses(deployment.http, deployment.grpc)
+                meter = Meter(server, analyzer, wish, raw, texts, start, device, protocol)
+                yield lambda key: meter.row(key, clients=_clients(deployment) if gpus else None)
 
         def told(key: Key, found: Row | TritonkitError) -> None:
-            word = "failed" if isinstance(found, TritonkitError) else "measured"
-            bars.update(bar, advance=1, description=f"{word} {key}")
+            nonlocal measured
+            failed = isinstance(found, TritonkitError)
+            measured += not failed
+            bars.update(bar, advance=1, description=f"{'failed' if failed else 'measured'} {key}")
 
-        return campaign.run(wanted, target, opened, told)
+        try:
+            return campaign.run(selection.points, target, opened, told)
+        except KeyboardInterrupt:
+            messages().print(
+                f"interrupted: {target} keeps the {measured} points that were measured; run the same command to go on",
+                markup=False,
+            )
+            raise
 
 
-def _gpu(word: str) -> Gpu | None:
-    from tritonkit.provision.measuring import Gpu
+def _device(word: str) -> Gpu:
+    """What is measured on.
+
+    Raises:
+        UsageError: the word means no GPU of this machine.
+    """
+    from tritonkit.provision.measuring import CPU, Gpu
     from tritonkit.serve import gpus
     from tritonkit.spec.sizes import MIB
 
-    if word == "none":
-        return None
-    (found,) = gpus.select([word], gpus.present())
+    if word.lower() == "none":
+        return CPU
+    found, message = gpus.resolve(word, gpus.present())
+    if found is None:
+        raise UsageError(f"--gpu {word}: {message}", hint="One GPU is measured on; --gpu none measures on the CPU.")
     return Gpu(found.uuid, found.name, found.memory_total / MIB, found.memory_used / MIB)
 
 

@@ -6,22 +6,26 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from tritonkit.cli.build import Assignments
-from tritonkit.cli.console import messages, print_json, print_table
-from tritonkit.errors import UsageError
+from tritonkit.cli.console import messages, print_json, print_table, progress
+from tritonkit.errors import Fault, SpecError, UsageError
 
 if TYPE_CHECKING:
     from tritonkit.provision.choices import Terms
     from tritonkit.provision.packing import Packing
+    from tritonkit.provision.validation import Comparison
     from tritonkit.spec.loading import LoadedSpec
 
 DEFAULT_PROFILE = Path("profiles.csv")
-# What is left of a GPU's memory to its driver and its MPS server.
+# What is left of a GPU's memory to its driver and its MPS server; the help says it.
 _RESERVE_MIB = 1024
 
 ProfileFile = Annotated[
@@ -29,7 +33,11 @@ ProfileFile = Annotated[
 ]
 GpuMemory = Annotated[
     str | None,
-    typer.Option("--gpu-memory", metavar="SIZE", help="Memory of each GPU, as in 80GiB (default: the profiled GPU's)."),
+    typer.Option(
+        "--gpu-memory",
+        metavar="SIZE",
+        help="Memory of each GPU, as in 80GiB; 1 GiB of it is left to the driver (default: the profiled GPU's).",
+    ),
 ]
 Share = Annotated[
     float,
@@ -76,34 +84,46 @@ def provision(
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Find the fewest GPUs, and percentages and batches on them, that hold every model's SLO; needs no GPU itself."""
-    from tritonkit.provision import objectives, overlay
+    from tritonkit.provision import objectives, overlay, profiles
     from tritonkit.provision.explanation import document
     from tritonkit.provision.packing import pack
 
     began = time.monotonic()
     chosen = files or [Path("spec.yaml")]
-    if target is not None and target.exists() and not force:
-        raise UsageError(f"{target} is there already", hint="Choose another file with -o, or replace it with --force")
-    loaded, wanted, known, terms = inputs(chosen, assignments or [], profile, gpus, gpu_memory, share)
-    packing = pack(wanted, known, terms)
-    took = time.monotonic() - began
     if target is not None:
-        target.write_text(overlay.text(packing, loaded, shlex.join(["tritonkit", *sys.argv[1:]])))
-    checked: list[dict[str, Any]] = []
+        _check_target(target, [*chosen, profile], force=force)
+    with progress() as bars:
+        bars.add_task("planning", total=None)
+        loaded, wanted, known, terms = inputs(chosen, assignments or [], profile, gpus, gpu_memory, share)
+        device = profiles.device(profiles.read(profile), str(profile))
+        packing = pack(wanted, known, terms)
+        took = time.monotonic() - began
+        text = overlay.text(packing, loaded, shlex.join(["tritonkit", *sys.argv[1:]]))
+        if target is not None:
+            _check_plan(chosen, assignments or [], text, target)
+            target.write_text(text)
+    others = objectives.unplanned(loaded)
+    changed = overlay.notes(packing, loaded)
+    if not as_json:
+        print_packing(packing, terms, took, f"{profile}, measured on {device}" if device else str(profile))
+        for name, words in changed:
+            typer.echo(f"! {name}: {words}")
+    checked: tuple[Comparison, ...] = ()
     if validate:
         from tritonkit.cli import validation
 
-        checked = validation.validate(packing, loaded, chosen, assignments or [], seconds, protocol, shown=not as_json)
-    others = objectives.unplanned(loaded)
+        checked = validation.validate(packing, loaded, chosen, assignments or [], seconds, protocol, device)
     if as_json:
         found: dict[str, Any] = {
             **document(packing, terms),
+            "device": device,
             "unplanned": list(others),
+            "notes": [f"{name}: {words}" for name, words in changed],
             "seconds": took,
         }
-        print_json({**found, "validation": checked} if validate else found)
-    elif not validate:
-        print_packing(packing, terms, took)
+        print_json({**found, "validation": [each.as_json() for each in checked]} if validate else found)
+    elif validate:
+        validation.print_comparison(checked)
     if others:
         gpu, percentage = overlay.left(packing)
         messages().print(
@@ -114,8 +134,41 @@ def provision(
     if target is not None and not as_json:
         spec = shlex.join(map(str, chosen))
         typer.echo(f"wrote {target}; serve it with: tritonkit up {spec} {shlex.quote(str(target))}")
-    if any(not row["held"] for row in checked):
+    if any(not each.held for each in checked):
         raise typer.Exit(7)
+
+
+def _check_target(target: Path, read: Sequence[Path], *, force: bool) -> None:
+    if not target.exists():
+        return
+    for file in read:
+        if file.exists() and target.samefile(file):
+            raise UsageError(f"-o {target}: the plan is made from this file", hint="Choose another file with -o.")
+    if not force:
+        raise UsageError(f"{target} is there already", hint="Choose another file with -o, or replace it with --force")
+
+
+def _check_plan(files: Sequence[Path], assignments: Sequence[str], text: str, target: Path) -> None:
+    """Refuse a plan that Triton would refuse, or that is none with this spec, before it stands anywhere.
+
+    Raises:
+        SpecError: the rules find errors in the spec with the plan.
+    """
+    from tritonkit.modelconfig.rules.rule import Machine
+    from tritonkit.repository.inspection import inspect_spec
+
+    with TemporaryDirectory(prefix="tritonkit-plan-") as scratch:
+        plan = Path(scratch) / target.name
+        plan.write_text(text)
+        found = inspect_spec([*files, plan], assignments, os.environ, Machine(), artifacts=False)
+    if found.errors:
+        raise SpecError(
+            [
+                Fault(str(target) if each.file == str(plan) else each.file, each.line, each.path, each.message)
+                for each in found.errors
+            ],
+            hint="The spec with the plan would be refused, so the plan was not written.",
+        )
 
 
 def inputs(
@@ -131,16 +184,16 @@ def inputs(
     from tritonkit.provision.choices import Terms
     from tritonkit.provision.prediction import behaviours, gpu_memory_mib
     from tritonkit.spec.loading import load
-    from tritonkit.spec.sizes import MIB, size_in_bytes
 
     loaded = load(files, assignments, os.environ)
     rows = profiles.read(profile)
+    profiles.device(rows, str(profile))
     known = behaviours(rows)
     wanted = objectives.workloads(loaded, known, str(profile))
-    try:
-        memory = gpu_memory_mib(rows) if gpu_memory is None else size_in_bytes(gpu_memory) / MIB
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--gpu-memory") from None
+    for each in wanted:
+        noted = (*known[each.model].notes, *objectives.notes(loaded, each.model))
+        known[each.model] = replace(known[each.model], notes=noted)
+    memory = gpu_memory_mib(rows) if gpu_memory is None else _memory_mib(gpu_memory)
     limit = None if memory is None else max(memory - _RESERVE_MIB, 0.0)
     if limit is None and any(known[each.model].memory_mib for each in wanted):
         messages().print(
@@ -149,45 +202,50 @@ def inputs(
     return loaded, wanted, known, Terms(gpus=gpus, memory_mib=limit, execution_share=share)
 
 
-def print_packing(packing: Packing, terms: Terms, took: float) -> None:
-    """The plan as a table that explains itself, and below it what to know before believing it."""
+def _memory_mib(text: str) -> float:
+    from tritonkit.spec.sizes import MIB, size_in_bytes
+
+    try:
+        memory = size_in_bytes(text) / MIB
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--gpu-memory") from None
+    if memory <= _RESERVE_MIB:
+        raise typer.BadParameter(
+            f"{text}: expected the memory of a whole GPU, as in 80GiB; {_RESERVE_MIB} MiB of it are left to its driver",
+            param_hint="--gpu-memory",
+        )
+    return memory
+
+
+def print_packing(packing: Packing, terms: Terms, took: float, source: str) -> None:
+    """The plan as a table, below it a line on each percentage, and then what to know before believing it."""
     from tritonkit.provision.explanation import why
 
-    rows = []
+    rows, reasons = [], []
     for number, placed in enumerate(packing.gpus):
         for seat in placed:
             choice, run = seat.choice, seat.prediction
             rows.append(
                 (
-                    number, seat.model, f"{choice.thread_percentage} %", choice.batch_size, f"{choice.rate:.4g}",
+                    number, seat.model, choice.thread_percentage, choice.batch_size, f"{choice.rate:.4g}",
                     f"{run.load:.0%}", f"{run.latency_ms:.2f}", f"{run.wait_ms:.2f}", f"{run.latency_p99_ms:.2f}",
-                    f"{choice.workload.slo_ms:g}", f"{seat.margin_ms:.2f}", why(seat, placed, terms),
+                    f"{choice.workload.slo_ms:g}",
                 )
             )  # fmt: skip
-    figures = ("GPU", "batch", "rate/s", "load", "takes", "waits", "p99", "SLO", "margin")
+            reasons.append(f"  {seat.model} on GPU {number}: {why(seat, placed, terms)}")
     print_table(
-        (
-            "GPU",
-            "model",
-            "percent",
-            "batch",
-            "rate/s",
-            "load",
-            "takes",
-            "waits",
-            "p99",
-            "SLO",
-            "margin",
-            "why not less",
-        ),
+        ("GPU", "model", "%", "batch", "rate/s", "load", "takes", "waits", "p99", "SLO"),
         rows,
         title="times in ms: a request takes and waits at most so long, 99 times of 100",
-        right=("percent", *figures),
+        right=("GPU", "%", "batch", "rate/s", "load", "takes", "waits", "p99", "SLO"),
+        narrow=True,
     )
+    typer.echo("\n".join(["why not less:", *reasons, ""]))
     count = len(packing.gpus)
     fewest = "no plan has fewer" if packing.proven else f"at least {packing.lower_bound} are needed"
     sums = ", ".join(f"{sum(seat.choice.thread_percentage for seat in placed)} %" for placed in packing.gpus)
     typer.echo(f"{count} GPU{'s' if count > 1 else ''} ({sums} given out); {fewest}; planned in {took:.1f} s")
+    typer.echo(f"planned from {source}")
     for behaviour in {seat.model: seat.choice.behaviour for _, seat in packing.seats}.values():
         for note in behaviour.notes:
             typer.echo(f"! {behaviour.model}: {note}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,28 @@ if TYPE_CHECKING:
 _ANY_PORTS = {"http": 0, "grpc": 0, "metrics": 0}
 # What keeps servers on the CPU, whatever their entries say of GPUs.
 ON_CPU = ("none",)
+
+
+@contextmanager
+def built(files: Sequence[Path], assignments: Sequence[str], overlay: str) -> Iterator[tuple[Path, tuple[Server, ...]]]:
+    """The repository of a spec with one more overlay, for the time of a block, and the servers that it asks for.
+
+    Raises:
+        SpecError, ExportFailed: the spec with the overlay cannot be built.
+    """
+    from tritonkit.artifacts import fitness
+    from tritonkit.cli.build import write
+    from tritonkit.cli.export import make
+    from tritonkit.repository import build
+
+    with TemporaryDirectory(prefix="tritonkit-") as scratch:
+        last = Path(scratch) / "overlay.yaml"
+        last.write_text(overlay)
+        repository = Path(scratch) / "model_repository"
+        changes = build.compare([*files, last], list(assignments), os.environ, repository, make=make)
+        write(changes)
+        fitness.check(repository)
+        yield repository, changes.inputs.servers
 
 
 @contextmanager

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from tritonkit.cli.console import messages, print_table
-from tritonkit.errors import BenchmarkFailed
+from tritonkit.cli.console import messages, print_table, progress
 
 if TYPE_CHECKING:
-    from tritonkit.bench.records import Repeat
     from tritonkit.client.endpoint import Protocol
     from tritonkit.provision.packing import Packing
     from tritonkit.provision.validation import Comparison
@@ -30,96 +29,100 @@ def validate(
     assignments: Sequence[str],
     seconds: float,
     protocol: Protocol,
-    *,
-    shown: bool,
-) -> list[dict[str, Any]]:
+    device: str,
+) -> tuple[Comparison, ...]:
     """Serve a plan on this machine's GPUs, or on its CPU where it has none, and hold it against what was predicted.
+
+    Args:
+        packing: the plan.
+        loaded: the spec that it is for.
+        files: the spec's files.
+        assignments: what was set beside them.
+        seconds: how long every model is under load.
+        protocol: how requests are sent.
+        device: what the profile was measured on; empty where it does not say.
 
     Raises:
         SpecError, ExportFailed: the spec with the plan cannot be built.
         LaunchFailed: the servers did not come up.
         BenchmarkFailed: a model could not be loaded with requests.
     """
-    from tritonkit.cli.build import write
-    from tritonkit.cli.export import make
-    from tritonkit.cli.temporary import ON_CPU, serving, with_members
-    from tritonkit.provision import overlay
-    from tritonkit.provision.validation import compare
-    from tritonkit.repository import build
-    from tritonkit.serve import gpus
-
-    with TemporaryDirectory(prefix="tritonkit-plan-") as scratch:
-        plan = Path(scratch) / "plan.yaml"
-        plan.write_text(overlay.text(packing, loaded, "tritonkit provision --validate"))
-        repository = Path(scratch) / "model_repository"
-        changes = build.compare([*files, plan], list(assignments), os.environ, repository, make=make)
-        write(changes)
-        here = gpus.present()
-        if not here:
-            messages().print("note: no GPU is here: the servers run on the CPU, with no percentages", markup=False)
-        chosen = tuple(str(number) for number in range(len(packing.gpus))) if here else ON_CPU
-        names = with_members(loaded, list(loaded.spec.models))
-        entries = changes.inputs.servers
-        with serving(repository, names, entries, chosen) as deployment:
-            measured = _measured(
-                packing, deployment.http, deployment.grpc, repository, seconds, protocol, Path(scratch)
-            )
-    found = compare(packing, measured)
-    if shown:
-        _print(found)
-    return [each.as_json() for each in found]
-
-
-def _measured(
-    packing: Packing, http: str, grpc: str, repository: Path, seconds: float, protocol: Protocol, folder: Path
-) -> Mapping[str, Repeat]:
-    from tritonkit.bench import point
     from tritonkit.bench.command import WINDOWS
-    from tritonkit.bench.data import document
     from tritonkit.bench.levels import Level, RequestRate
-    from tritonkit.bench.preparation import Wish, prepare
-    from tritonkit.cli.temporary import samples_of
+    from tritonkit.bench.preparation import Wish
+    from tritonkit.cli.temporary import ON_CPU, built, samples_of, serving, with_members
     from tritonkit.client.endpoint import Addresses
+    from tritonkit.provision import overlay
+    from tritonkit.provision.measuring import under_load
+    from tritonkit.provision.validation import compare, seconds_to_tell
+    from tritonkit.serve import gpus
     from tritonkit.tools import perf_analyzer
 
     rates = {seat.model: seat.choice.workload.rate for _, seat in packing.seats}
+    slowest = min(rates, key=lambda model: rates[model])
+    enough = seconds_to_tell(rates[slowest])
+    if seconds < enough:
+        messages().print(
+            f"note: {seconds:g} s may be too short to tell whether {slowest} is served {rates[slowest]:g}/s; "
+            f"--seconds {math.ceil(enough)} is enough",
+            markup=False,
+        )
+    here = gpus.present()
+    if not here:
+        messages().print("note: no GPU is here: the servers run on the CPU, with no percentages", markup=False)
+    elif device and any(gpu.name != device for gpu in here[: len(packing.gpus)]):
+        names = ", ".join(dict.fromkeys(gpu.name for gpu in here[: len(packing.gpus)]))
+        messages().print(f"note: the profile is of {device}, and here is {names}", markup=False)
+    analyzer = perf_analyzer.find()
+    plan = overlay.text(packing, loaded, "tritonkit provision --validate")
+    chosen = tuple(str(number) for number in range(len(packing.gpus))) if here else ON_CPU
     levels = [Level(model, RequestRate(rate, "poisson"), protocol=protocol) for model, rate in sorted(rates.items())]
-    texts, start = samples_of(repository, os.environ)
-    server = Addresses(http, grpc)
     wish = Wish({}, {}, interval_ms=max(int(seconds * 1000 / WINDOWS), 100))
-    subjects = prepare(server, levels, wish, samples=texts, folder=start)
-    folders, data = [], {}
-    for level in levels:
-        place = folder / "load" / level.model
-        place.mkdir(parents=True)
-        data[level.model] = place / "input.json"
-        data[level.model].write_text(document(subjects[level.model].data, subjects[level.model].signature))
-        folders.append(place)
-    bench = point.Bench(server, perf_analyzer.find(), subjects, data)
-    point.warm_up(levels, folders, _WARM_UP, bench)
-    found = {}
-    for result in point.measure(levels, folders, 1, bench):
-        if result.repeat is None:
-            raise BenchmarkFailed(f"{result.level.model}: {result.error}")
-        found[result.level.model] = result.repeat
-    return found
+    with built(files, assignments, plan) as (repository, entries), progress() as bars:
+        texts, start = samples_of(repository, os.environ)
+        bar = bars.add_task("starting the plan's servers", total=None)
+        with (
+            serving(repository, with_members(loaded, list(loaded.spec.models)), entries, chosen) as deployment,
+            TemporaryDirectory(prefix="tritonkit-load-") as folder,
+        ):
+            bars.update(bar, description=f"every model under its load for {seconds:g} s")
+            measured = under_load(
+                levels, Addresses(deployment.http, deployment.grpc), analyzer, wish, Path(folder), "load",
+                samples=texts, samples_folder=start, warm_up=_WARM_UP,
+            )  # fmt: skip
+    return compare(packing, measured)
 
 
-def _print(found: Sequence[Comparison]) -> None:
-    figures = ("SLO", "p99", "at most", "mean", "batch", "computes", "predicted", "error", "rate/s", "served/s")
+def print_comparison(found: Sequence[Comparison]) -> None:
+    """What was measured against what was asked for and predicted, as tables that fit a terminal."""
+    figures = ("SLO", "p99", "at most", "mean", "rate/s", "served/s")
     print_table(
         ("model", *figures, "held"),
         [
             (
                 each.model, f"{each.slo_ms:g}", f"{each.latency_p99_ms:.2f}", f"{each.predicted_p99_ms:.2f}",
-                _number(each.latency_ms), f"{each.batch_size:.1f}", _number(each.compute_ms),
-                _number(each.predicted_compute_ms), "-" if each.error is None else f"{each.error:+.1%}",
-                f"{each.rate:.4g}", f"{each.throughput:.4g}", "yes" if each.held else "NO",
+                _number(each.latency_ms), f"{each.rate:.4g}", f"{each.throughput:.4g}",
+                "yes" if each.held else "NO" if each.told else "too short",
             )
             for each in found
         ],
-        title="predicted against measured, every model under its load at once: times in ms",
+        title="every model under its load at once: times in ms",
         right=figures,
+        narrow=True,
+    )  # fmt: skip
+    columns = ("batch", "takes", "predicted", "error")
+    print_table(
+        ("model", *columns),
+        [
+            (
+                each.model, f"{each.batch_size:.1f}", _number(each.compute_ms), _number(each.predicted_compute_ms),
+                "-" if each.error is None else f"{each.error:+.1%}",
+            )
+            for each in found
+        ],
+        title="the computation of a batch, against its prediction: times in ms",
+        right=columns,
+        narrow=True,
     )  # fmt: skip
     errors = [abs(each.error) for each in found if each.error is not None]
     if errors:

@@ -2,9 +2,11 @@
 
 ::
 
+    loaded = load([Path("spec.yaml")], [], os.environ)
     rows = profiles.read(Path("profiles.csv"))
-    behaviours = behaviour.fit_all(rows)
-    plan = packing.pack(workloads, behaviours, Limits(gpus=2))
+    known = prediction.behaviours(rows)
+    plan = packing.pack(objectives.workloads(loaded, known, "profiles.csv"), known, Terms(gpus=2))
+    print(overlay.text(plan, loaded, "my script"))
 
 Nothing here needs a GPU: what was measured once plans any mix of models, anywhere.
 """

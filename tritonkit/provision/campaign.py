@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from itertools import groupby, pairwise
 from pathlib import Path
 
-from tritonkit.errors import BenchmarkFailed, LaunchFailed, RequestFailed, TritonkitError
+from tritonkit.errors import BenchmarkFailed, Fault, LaunchFailed, RequestFailed, SpecError, TritonkitError
 from tritonkit.provision import profiles
 from tritonkit.provision.profiles import Beside, Key, Row
 
@@ -37,16 +37,17 @@ def points(
     Args:
         largest: the models, and the largest batch that each takes.
         percentages: the thread percentages.
-        chosen: the batches; None takes three of each model.
+        chosen: the batches, of which each model gets those that it takes; None takes three or four of each model.
         pairs: which models to measure beside one another; None takes a ring of all.
     """
     names = sorted(largest)
-    sizes = {name: tuple(chosen) if chosen else batches(largest[name]) for name in names}
+    sizes = {name: _fitting(chosen, largest[name]) if chosen else batches(largest[name]) for name in names}
+    names = [name for name in names if sizes[name]]
     found = [Key(name, percentage, batch) for name in names for percentage in percentages for batch in sizes[name]]
     own = max((value for value in percentages if value <= 50), default=None)
     if own is None:
         return tuple(found)
-    for one, other in ring(names) if pairs is None else pairs:
+    for one, other in ring(names) if pairs is None else [pair for pair in pairs if set(pair) <= set(names)]:
         for first, second in ((one, other), (other, one)):
             # The larger a neighbour's share, the better its influence shows.
             beside = Beside(second, 100 - own, _middle(sizes[second]))
@@ -69,8 +70,26 @@ def batches(largest: int) -> tuple[int, ...]:
     return tuple(sorted({1, min(2, most), min(between, most), most}))
 
 
+def _fitting(chosen: Sequence[int], largest: int) -> tuple[int, ...]:
+    return tuple(size for size in chosen if size <= largest)
+
+
 def _middle(batches: Sequence[int]) -> int:
     return batches[len(batches) // 2]
+
+
+def known(file: Path, device: str) -> tuple[Row, ...]:
+    """The rows of a profile file that points of this device may be added to; none where there is no file.
+
+    Raises:
+        SpecError: there is a file that is no profile, or that was measured on another device.
+    """
+    rows = profiles.read(file) if file.exists() else ()
+    before = profiles.device(rows, str(file))
+    if before and before != device:
+        message = f"was measured on {before}, and this is {device}; a profile is of one device"
+        raise SpecError([Fault(str(file), 0, "", message)], hint="Choose another file with --profile.")
+    return rows
 
 
 def pending(wanted: Iterable[Key], rows: Iterable[Row]) -> tuple[Key, ...]:
@@ -97,6 +116,8 @@ def run(
 ) -> tuple[tuple[Row, ...], Mapping[Key, TritonkitError]]:
     """Measure what a profile file does not have yet; it is complete after every point.
 
+    Others may add to the file at the same time: what they have measured is not measured again.
+
     Args:
         wanted: the points.
         file: the profile; other points in it are kept.
@@ -109,21 +130,27 @@ def run(
     Raises:
         SpecError: there is a file already that is no profile.
     """
-    rows = list(profiles.read(file)) if file.exists() else []
+    rows = profiles.read(file) if file.exists() else ()
     failed: dict[Key, TritonkitError] = {}
 
     for servers, keys in groups(pending(wanted, rows)):
-        left = list(keys)
+        rows = profiles.read(file) if file.exists() else ()
+        left = list(pending(keys, rows))
+        found = {row.key: row for row in rows}
+        for key in keys:
+            if key in found:
+                told(key, found[key])
+        if not left:
+            continue
         try:
             with opened(servers) as measure:
                 while left:
                     row = measure(left[0])
-                    rows.append(row)
-                    profiles.write(file, rows)
+                    rows = profiles.add(file, row)
                     told(left.pop(0), row)
-        except (BenchmarkFailed, LaunchFailed, RequestFailed) as error:
+        except (BenchmarkFailed, LaunchFailed, RequestFailed, SpecError) as error:
             # The servers may be beyond use: what else they were to measure, larger batches, is not tried.
             for key in left:
                 failed[key] = error
                 told(key, error)
-    return tuple(rows), failed
+    return rows, failed

@@ -36,7 +36,10 @@ def text(packing: Packing, loaded: LoadedSpec, command: str) -> str:
 
 def document(packing: Packing, loaded: LoadedSpec) -> dict[str, Any]:
     """The overlay as plain values. Lists of the spec are replaced by it, mappings are merged."""
-    models = {name: changes for name, batch in _batches(packing).items() if (changes := _changes(loaded, name, batch))}
+    batches = _batches(packing)
+    models = {name: changes for name, batch in batches.items() if (changes := _changes(loaded, name, batch))}
+    models |= _ensembles(loaded, {name: fields["max_batch_size"] for name, fields in models.items()
+                                  if "max_batch_size" in fields})  # fmt: skip
     return {"version": 1, **({"models": models} if models else {}), "servers": servers(packing, unplanned(loaded))}
 
 
@@ -76,8 +79,50 @@ def left(packing: Packing) -> tuple[int, int]:
     return rests.index(most), most
 
 
+def notes(packing: Packing, loaded: LoadedSpec) -> tuple[tuple[str, str], ...]:
+    """What clients notice of an overlay: the models with requests that were taken without it, and what of them."""
+    changed = document(packing, loaded).get("models", {})
+    most = {name: fields["max_batch_size"] for name, fields in sorted(changed.items()) if "max_batch_size" in fields}
+    return tuple(
+        (name, f"requests with more than {size} item{'s' if size > 1 else ''} are refused; the spec takes "
+               f"{loaded.spec.models[name].fields['max_batch_size']}")
+        for name, size in most.items()
+    )  # fmt: skip
+
+
+def unhurried(loaded: LoadedSpec, names: Sequence[str]) -> dict[str, Any]:
+    """The overlay with which models are measured: as in a plan, no batch waits for more requests."""
+    models = {
+        name: {"dynamic_batching": delay}
+        for name in names
+        if (delay := _without_delay(loaded.spec.models[name].fields.get("dynamic_batching")))
+    }
+    return {"version": 1, **({"models": models} if models else {})}
+
+
+def _without_delay(batching: Any) -> dict[str, Any]:
+    if isinstance(batching, Mapping) and batching.get("max_queue_delay_microseconds"):
+        return {"max_queue_delay_microseconds": 0}
+    return {}
+
+
 def _batches(packing: Packing) -> dict[str, int]:
     return {seat.model: seat.choice.batch_size for _, seat in packing.seats}
+
+
+def _ensembles(loaded: LoadedSpec, batches: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+    """The ensembles that take larger batches than a member with these: Triton refuses such ones, through all levels."""
+    known = dict(batches)
+    found: dict[str, dict[str, Any]] = {}
+    # An ensemble may be a step of another one: as often as there are models, all have been reached.
+    for _ in loaded.spec.models:
+        for name, model in loaded.spec.models.items():
+            own = found.get(name, {}).get("max_batch_size", model.fields.get("max_batch_size"))
+            least = min((known[step.model] for step in model.ensemble or () if step.model in known), default=None)
+            if isinstance(own, int) and least is not None and own > least:
+                found[name] = {"max_batch_size": least}
+                known[name] = least
+    return found
 
 
 def _changes(loaded: LoadedSpec, name: str, batch: int) -> dict[str, Any]:
@@ -90,22 +135,34 @@ def _changes(loaded: LoadedSpec, name: str, batch: int) -> dict[str, Any]:
     if fields["max_batch_size"] != batch:
         changes["max_batch_size"] = batch
     stated = (fields.get("parameters") or {}).get("batch_buckets")
-    if isinstance(stated, str) and (sizes := [int(size) for size in re.findall(r"\d+", stated)]) and max(sizes) > batch:
+    if (
+        isinstance(stated, str)
+        and (sizes := [int(size) for size in re.findall("[0-9]+", stated)])
+        and max(sizes) > batch
+    ):
         smaller = [size for size in sizes if size < batch]
         changes["parameters"] = {"batch_buckets": ",".join(map(str, [*smaller, batch]))}
+    warm_ups = fields.get("model_warmup")
+    if isinstance(warm_ups, Sequence) and any(_size(sample) > batch for sample in warm_ups):
+        changes["model_warmup"] = [
+            {**sample, "batch_size": batch} if _size(sample) > batch else sample for sample in warm_ups
+        ]
     batching = fields.get("dynamic_batching")
     if "dynamic_batching" not in fields:
         # A batch is whatever waits when the one before ends.
-        return {**changes, **({"dynamic_batching": {}} if batch > 1 and "sequence_batching" not in fields else {})}
+        return {**changes, **({"dynamic_batching": {}} if batch > 1 else {})}
     if isinstance(batching, Mapping):
-        fitting: dict[str, Any] = {}
-        if batching.get("max_queue_delay_microseconds"):
-            fitting["max_queue_delay_microseconds"] = 0
+        fitting = _without_delay(batching)
         preferred = batching.get("preferred_batch_size")
         if preferred and any(size > batch for size in preferred):
             fitting["preferred_batch_size"] = [size for size in preferred if size <= batch]
         changes |= {"dynamic_batching": fitting} if fitting else {}
     return changes
+
+
+def _size(sample: Any) -> int:
+    size = sample.get("batch_size") if isinstance(sample, Mapping) else None
+    return size if isinstance(size, int) else 0
 
 
 def _name(model: str, taken: set[str]) -> str:

@@ -1,22 +1,24 @@
 """Profile files: what models were measured to do at a thread percentage and a batch, alone or beside others.
 
 A profile is a CSV with the columns ``model,thread_percentage,batch_size,latency_ms``, in any order; further ones are
-known by name, and others are passed over. So a file may come from anywhere.
+known by name, and others are kept as they are. So a file may come from anywhere.
 """
 
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
-import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tritonkit.errors import Fault, SpecError, TritonkitError
+from tritonkit.provision import figures
 
 REQUIRED = ("model", "thread_percentage", "batch_size", "latency_ms")
 OPTIONAL = ("throughput", "transfer_ms", "memory_mib", "gpu_memory_mib", "clients", "beside", "gpu")
@@ -61,7 +63,8 @@ class Row:
         memory_mib: the GPU memory of the model's server; None where it was not measured.
         gpu_memory_mib: all memory of the GPU.
         clients: the MPS clients of the model's server.
-        gpu: the GPU's name; empty where it is not known.
+        gpu: the GPU's product, or ``CPU``; empty where it is not known.
+        others: the cells of columns that are not known here, with their names.
     """
 
     key: Key
@@ -72,6 +75,7 @@ class Row:
     gpu_memory_mib: float | None = None
     clients: int | None = None
     gpu: str = ""
+    others: tuple[tuple[str, str], ...] = ()
 
 
 def read(path: Path) -> tuple[Row, ...]:
@@ -89,10 +93,20 @@ def read(path: Path) -> tuple[Row, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError([Fault(file, 0, "", f"cannot be read: {error}")]) from error
     reader = csv.DictReader(io.StringIO(text), skipinitialspace=True)
-    missing = [name for name in REQUIRED if name not in (reader.fieldnames or ())]
+    try:
+        return _rows(reader, file)
+    except csv.Error as error:
+        raise SpecError([Fault(file, reader.line_num + 1, "", f"is no line of a CSV: {error}")]) from error
+
+
+def _rows(reader: csv.DictReader[str], file: str) -> tuple[Row, ...]:
+    names = reader.fieldnames or ()
+    missing = [name for name in REQUIRED if name not in names]
     if missing:
         words = f"the column{'s' if len(missing) > 1 else ''} {', '.join(missing)} {'are' if missing[1:] else 'is'}"
-        raise SpecError([Fault(file, 1, "", f"{words} missing; a profile begins with {','.join(REQUIRED)}")])
+        hint = "Its cells are separated by ';', as some spreadsheets do; export it with commas." if _semicolons(names) \
+            else None  # fmt: skip
+        raise SpecError([Fault(file, 1, "", f"{words} missing; a profile begins with {','.join(REQUIRED)}")], hint=hint)
     faults: list[Fault] = []
     rows: dict[Key, tuple[int, Row]] = {}
     for cells in reader:
@@ -111,6 +125,57 @@ def read(path: Path) -> tuple[Row, ...]:
     if faults:
         raise SpecError(faults)
     return tuple(row for _, row in rows.values())
+
+
+def _semicolons(names: Sequence[str]) -> bool:
+    return len(names) == 1 and ";" in names[0]
+
+
+def device(rows: Iterable[Row], file: str) -> str:
+    """What a profile was measured on: the product of a GPU, ``CPU``, or nothing where it does not say.
+
+    Raises:
+        SpecError: it is of several devices, which no fit can be made of.
+    """
+    found = sorted({row.gpu for row in rows if row.gpu})
+    if len(found) > 1:
+        message = f"was measured on {' and '.join(found)}; a profile is of one device"
+        raise SpecError(
+            [Fault(file, 0, "", message)], hint="Keep a file for each device, and choose one with --profile."
+        )
+    return found[0] if found else ""
+
+
+def add(path: Path, row: Row) -> tuple[Row, ...]:
+    """Add a point to a profile file, which is made where there is none; all its rows. Others may add at the same time.
+
+    A point that is there already stays as it is.
+
+    Raises:
+        SpecError: there is a file already that is no profile.
+        TritonkitError: it cannot be written.
+    """
+    with _locked(path):
+        rows = read(path) if path.exists() else ()
+        if row.key not in {each.key for each in rows}:
+            rows = (*rows, row)
+            write(path, rows)
+        return rows
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """The file is for nobody else. Its folder is what is locked: the file itself is replaced by every write."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise TritonkitError(f"{path}: the profile cannot be written: {error.strerror}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:
@@ -136,16 +201,20 @@ def write(path: Path, rows: Sequence[Row]) -> None:
 
 def as_csv(rows: Iterable[Row]) -> str:
     """The text of a profile file."""
+    rows = tuple(rows)
+    others = tuple(dict.fromkeys(name for row in rows for name, _ in row.others))
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow((*COLUMNS, *others))
     for row in rows:
+        cells = dict(row.others)
         key = row.key
         writer.writerow(
             [
                 key.model, f"{key.thread_percentage:g}", key.batch_size, _number(row.latency_ms),
                 _number(row.throughput), _number(row.transfer_ms), _number(row.memory_mib), _number(row.gpu_memory_mib),
                 "" if row.clients is None else row.clients, ";".join(map(str, key.beside)), row.gpu,
+                *(cells.get(name, "") for name in others),
             ]
         )  # fmt: skip
     return buffer.getvalue()
@@ -173,13 +242,13 @@ def _row(cells: Mapping[str | None, Any], file: str, line: int, faults: list[Fau
     if None in cells:
         faults.append(Fault(file, line, "", "has more cells than there are columns"))
     model = cell("model", str, required=True)
-    percentage = cell("thread_percentage", _percentage, required=True)
-    batch = cell("batch_size", _count, required=True)
-    latency = cell("latency_ms", _positive, required=True)
+    percentage = cell("thread_percentage", figures.percentage, required=True)
+    batch = cell("batch_size", figures.batch_size, required=True)
+    latency = cell("latency_ms", figures.positive, required=True)
     beside = cell("beside", _neighbours) or ()
-    numbers = {name: cell(name, _positive) for name in ("throughput", "memory_mib", "gpu_memory_mib")}
-    transfer = cell("transfer_ms", _not_negative)
-    clients = cell("clients", _count)
+    numbers = {name: cell(name, figures.positive) for name in ("throughput", "memory_mib", "gpu_memory_mib")}
+    transfer = cell("transfer_ms", figures.not_negative)
+    clients = cell("clients", figures.count)
     if transfer is not None and latency is not None and transfer >= latency:
         faults.append(
             Fault(file, line, "transfer_ms", f"expected less than latency_ms ({latency:g}), found {transfer:g}")
@@ -188,38 +257,8 @@ def _row(cells: Mapping[str | None, Any], file: str, line: int, faults: list[Fau
         return None
     gpu = (cells.get("gpu") or "").strip()
     key = Key(model, percentage, batch, tuple(sorted(beside)))
-    return Row(key, latency, **numbers, transfer_ms=transfer, clients=clients, gpu=gpu)
-
-
-def _positive(text: str) -> float:
-    value = _not_negative(text)
-    if value == 0:
-        raise ValueError("expected a number above 0")
-    return value
-
-
-def _not_negative(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        raise ValueError("expected a number") from None
-    if not math.isfinite(value) or value < 0:
-        raise ValueError("expected a number above 0")
-    return value
-
-
-def _percentage(text: str) -> float:
-    value = _positive(text)
-    if value > 100:
-        raise ValueError("expected at most 100")
-    return value
-
-
-def _count(text: str) -> int:
-    value = _positive(text)
-    if value != int(value):
-        raise ValueError("expected a whole number")
-    return int(value)
+    others = tuple((name, text or "") for name, text in cells.items() if name and name not in COLUMNS)
+    return Row(key, latency, **numbers, transfer_ms=transfer, clients=clients, gpu=gpu, others=others)
 
 
 def _neighbours(text: str) -> list[Beside]:
@@ -228,5 +267,5 @@ def _neighbours(text: str) -> list[Beside]:
         pieces = part.strip().rsplit(":", 2)
         if len(pieces) != 3 or not pieces[0]:
             raise ValueError("expected neighbours as in resnet50:30:8;bert:20:4 (model:thread_percentage:batch_size)")
-        found.append(Beside(pieces[0], _percentage(pieces[1]), _count(pieces[2])))
+        found.append(Beside(pieces[0], figures.percentage(pieces[1]), figures.batch_size(pieces[2])))
     return found

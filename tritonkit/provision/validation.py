@@ -15,6 +15,8 @@ from tritonkit.provision.prediction import neighbours_of, predict
 # A rate counts as served from this part of it on, and from so many standard deviations of random arrivals below.
 SERVED = 0.97
 DEVIATIONS = 3.0
+# Where that is more than this part of the rate, there were too few requests to tell.
+TOLD = 0.1
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Comparison:
         predicted_compute_ms: what is predicted for batches of those sizes beside neighbours as busy as planned.
         rate: requests a second that were to be served.
         throughput: requests a second that were served.
-        held: whether the SLO and the rate were held.
+        told: whether there was enough time to tell that the rate was served, or that it was not.
+        held: whether the SLO and the rate were held; not where it cannot be told.
     """
 
     model: str
@@ -45,6 +48,7 @@ class Comparison:
     predicted_compute_ms: float | None
     rate: float
     throughput: float
+    told: bool
     held: bool
 
     @property
@@ -93,6 +97,7 @@ def _compared(seat: Seat, placed: tuple[Seat, ...], repeat: Repeat) -> Compariso
     ) / sum(sizes.values())
     workload = choice.workload
     p99 = repeat.latency_p99 / 1000
+    served = _served(workload.rate, repeat)
     return Comparison(
         model=workload.model,
         slo_ms=workload.slo_ms,
@@ -104,11 +109,22 @@ def _compared(seat: Seat, placed: tuple[Seat, ...], repeat: Repeat) -> Compariso
         predicted_compute_ms=predicted if compute and predicted < float("inf") else None,
         rate=workload.rate,
         throughput=repeat.throughput,
-        held=p99 <= workload.slo_ms
-        and repeat.throughput >= _least(workload.rate, repeat.seconds)
-        and not repeat.failures,
+        told=served is not None,
+        held=p99 <= workload.slo_ms and bool(served) and not repeat.failures,
     )
 
 
-def _least(rate: float, seconds: float) -> float:
-    return SERVED * rate - (DEVIATIONS * math.sqrt(rate / seconds) if seconds else 0.0)
+def seconds_to_tell(rate: float) -> float:
+    """How long a rate of random arrivals must last, until it can be told whether it was served."""
+    return (DEVIATIONS / TOLD) ** 2 / rate
+
+
+def _served(rate: float, repeat: Repeat) -> bool | None:
+    """Whether a rate was served; None where random arrivals leave that open."""
+    if repeat.throughput >= SERVED * rate:
+        return True
+    if not repeat.seconds:
+        return False
+    if repeat.throughput < SERVED * rate - DEVIATIONS * math.sqrt(rate / repeat.seconds):
+        return False
+    return True if repeat.seconds >= seconds_to_tell(rate) else None

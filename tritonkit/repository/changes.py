@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from tritonkit.errors import RepositoryConflict
-from tritonkit.repository import manifest
+from tritonkit.repository import bytecode, manifest
 from tritonkit.repository.manifest import Inputs, Manifest
 from tritonkit.repository.placement import RepositoryFile
 from tritonkit.tools import digests
@@ -216,6 +216,7 @@ def _blocking(removed: Iterable[str], written: Iterable[str]) -> frozenset[str]:
 def _remove(repository: Path, paths: Iterable[str]) -> None:
     for path in paths:
         (repository / path).unlink(missing_ok=True)
+        bytecode.remove(repository / path)
         _prune(repository, path)
 
 

@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-TIME_PATTERN = r"^\d+(?:\.\d+)?\s*(?:us|ms|s)$"
-RATE_PATTERN = r"^\d+(?:\.\d+)?\s*/\s*(?:s|min)$"
+# The digits are those of ASCII in every language that reads the pattern.
+TIME_PATTERN = r"^([0-9]+(?:\.[0-9]+)?)\s*(us|ms|s)$"
+RATE_PATTERN = r"^([0-9]+(?:\.[0-9]+)?)\s*/\s*(s|min)$"
 
-_TIME = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>us|ms|s)")
-_RATE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*/\s*(?P<unit>s|min)")
 _MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
-_SECONDS = {"s": 1.0, "min": 60.0}
+_PER_SECOND = {"s": 1.0, "min": 1 / 60}
+# What is outside is a slip: no server answers faster or is asked more, and nobody waits for a p99 of less.
+_TIMES_MS = (1e-3, 3_600_000.0)
+_RATES = (1e-3, 1e9)
 
 
 def milliseconds(text: object) -> float:
     """``20ms``, ``500us`` or ``1.5s`` in milliseconds.
 
     Raises:
-        ValueError: it is no text of that form, or it is 0.
+        ValueError: it is no text of that form, or not from 1us to 3600s.
     """
-    match = _TIME.fullmatch(text) if isinstance(text, str) else None
-    if match is None:
+    value = _number(text, TIME_PATTERN, _MILLISECONDS)
+    if value is None:
         raise ValueError("expected a time with its unit (us, ms or s), as in 20ms")
-    value = float(match["number"]) * _MILLISECONDS[match["unit"]]
     if value <= 0:
         raise ValueError("expected a time above 0")
+    if not _TIMES_MS[0] <= value <= _TIMES_MS[1]:
+        raise ValueError("expected a time from 1us to 3600s")
     return value
 
 
@@ -35,15 +39,21 @@ def per_second(text: object) -> float:
     """``300/s`` or ``900/min`` in requests a second.
 
     Raises:
-        ValueError: it is no text of that form, or it is 0.
+        ValueError: it is no text of that form, or not from 0.001/s to 1000000000/s.
     """
-    match = _RATE.fullmatch(text) if isinstance(text, str) else None
-    if match is None:
+    value = _number(text, RATE_PATTERN, _PER_SECOND)
+    if value is None:
         raise ValueError("expected a rate with its unit (/s or /min), as in 300/s")
-    value = float(match["number"]) / _SECONDS[match["unit"]]
     if value <= 0:
         raise ValueError("expected a rate above 0; a model that nobody asks needs no slo")
+    if not _RATES[0] <= value <= _RATES[1]:
+        raise ValueError("expected a rate from 0.001/s to 1000000000/s")
     return value
+
+
+def _number(text: object, pattern: str, units: Mapping[str, float]) -> float | None:
+    match = re.fullmatch(pattern, text, re.ASCII) if isinstance(text, str) else None
+    return None if match is None else float(match[1]) * units[match[2]]
 
 
 Milliseconds = Annotated[

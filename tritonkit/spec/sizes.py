@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-SIZE_PATTERN = r"^\d+(?:\.\d+)?\s*(?:[KMGT]i?B)?$"
+SIZE_PATTERN = r"^[0-9]+(?:\.[0-9]+)?\s*(?:[KMGT]i?B)?$"
 """A number of bytes, as in ``4GiB``, ``512MB`` or ``1048576``."""
 
 MIB = 2**20
 
-_SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?:(?P<unit>[KMGT])(?P<binary>i?)B)?")
+_SIZE = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]+)?)\s*(?:(?P<unit>[KMGT])(?P<binary>i?)B)?")
 _POWERS = {"K": 1, "M": 2, "G": 3, "T": 4}
 
 
