@@ -228,6 +228,18 @@ def test_servers_without_an_slo_give_way_and_get_it_back() -> None:
     assert following.percentage("rest") == 55
 
 
+def test_a_step_is_left_to_servers_without_an_slo() -> None:
+    most, whole = (watched(place("mobilenet", 0, percentage)).rates()["mobilenet"] for percentage in (95, 100))
+    exact = Policy(headroom=0.0, rest_s=0)
+    alone = watched(place("mobilenet", 0, 80), policy=exact)
+    assert [change.after for change in alone.look(seen(mobilenet=(most + whole) / 2)).changes] == [100]
+    both = [place("mobilenet", 0, 80), place("other", 0, 20, server="rest")]
+    told = watched(*both, policy=exact).look(seen(mobilenet=(most + whole) / 2))
+    assert (told.changes, "cannot follow mobilenet" in told.beyond) == ((), True)
+    first, second = watched(*both, policy=exact).look(seen(mobilenet=most * 0.999)).changes
+    assert (first.server, first.after, second.after) == ("rest", 5, 95)
+
+
 def test_one_model_that_does_not_fit_holds_up_no_other() -> None:
     following = watched(
         place("bert", 0, 60), place("mobilenet", 0, 20), place("resnet50", 1, 30), policy=Policy(rest_s=0)

@@ -235,7 +235,7 @@ def test_the_running_plan_is_watched_and_what_would_change_is_said(tmp_path: Pat
             "--patience", "0.4", "--json",
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        looks = [json.loads(part + "}") for part in done.stdout.split("\n}\n") if part.strip()]
+        looks = [json.loads(line) for line in done.stdout.splitlines()]
         assert len(looks) == 2
         # Nobody asks: everything has too much, as soon as patience is at its end.
         assert looks[0]["changes"] == []
