@@ -175,7 +175,7 @@ def test_replicas_lose_nothing_and_what_has_no_slo_gives_way(
         "free",
     )
     with up(replace(request, gpus=("0", "1"))) as deployment, load(deployment, "small", 3 * RATE) as ends:
-        done = followed("--looks", "1")
+        done = followed("--looks", "2", "--rest", "60")
         assert done.exit_code == 0, done.output
         time.sleep(1)
         after = state(tmp_path)
@@ -187,13 +187,14 @@ def test_replicas_lose_nothing_and_what_has_no_slo_gives_way(
     assert 25 <= first <= second <= 40
     assert (given["large"], given["rest"]) == (30, 100 - first)
     lines = [line.strip() for line in done.stdout.splitlines()]
-    assert lines[1:] == [
+    assert lines[1:-1] == [
         f"changing rest on GPU 0: 90 % -> {100 - first:g} %",
         lines[2],
         f"changing small on GPU 0: 10 % -> {first:g} %",
         f"changing small on GPU 1: 10 % -> {second:g} %",
     ]
     assert re.fullmatch(r"! free is away for about \d+ s: no other server has it", lines[2])
+    assert re.search(r"small [0-9.]+/s: resting for [0-9]+ s more$", lines[-1])
 
 
 def test_following_ends_when_what_it_follows_does(
