@@ -111,6 +111,13 @@ def test_a_p99_that_stays_over_its_slo_is_not_given_more_without_end() -> None:
     assert bert.look(300.0, 1000 * INTERVAL, p99=70.0).rates == {"bert": pytest.approx(300 * 1.25 * 1.25**3)}
 
 
+def test_nothing_is_taken_from_what_is_late() -> None:
+    for p99, taken in ((59.0, True), (61.0, False)):
+        bert = Bert(State({"bert": 1000.0}, margins={"bert": 1.25**3}))
+        found = [bert.look(100.0, number * INTERVAL, p99=p99).rates for number in range(60)]
+        assert any(found) is taken
+
+
 def test_what_a_p99_was_given_is_kept_while_it_helps_and_forgotten_in_hours() -> None:
     bert = Bert(State({"bert": 125.0}))
     assert bert.look(100.0, 0, p99=61.0).rates
@@ -189,6 +196,26 @@ def test_percentages_follow_where_they_can() -> None:
     less = watched(place("bert", 0, 25), place("mobilenet", 0, change.after - 5))
     assert less.rates()["mobilenet"] < planned
     assert following.rates()["bert"] >= before["bert"] * 0.7
+
+
+def test_what_a_neighbour_holds_less_beside_others_is_known() -> None:
+    following = watched(place("bert", 0, 25), place("mobilenet", 0, 20), policy=Policy(rest_s=0))
+    before = following.rates()
+    following.look(seen(bert=before["bert"] * 0.5, mobilenet=before["mobilenet"] * 1.2))
+    after = following.rates()["bert"]
+    assert after < before["bert"]
+    assert following.look(seen(bert=after * 0.99)).decision.rates == {}
+    assert following.look(seen(bert=(after + before["bert"]) / 2)).decision.rates.keys() == {"bert"}
+
+
+def test_replicas_hold_what_the_weakest_of_them_does() -> None:
+    strong, weak = place("bert", 0, 60, server="a"), place("bert", 1, 20, server="b")
+    wanted = workloads({"bert": 1.0}, BATCHES)
+    found = [held(fleet(places, wanted, KNOWN), TERMS)["bert"] for places in ((strong, weak), (weak, strong))]
+    swapped = (replace(strong, gpu=1), replace(weak, gpu=0))
+    assert held(fleet(swapped, wanted, KNOWN), TERMS)["bert"] == found[0] == found[1]
+    both = held(fleet((weak, replace(weak, server="a", gpu=0)), wanted, KNOWN), TERMS)["bert"]
+    assert found[0] == both == pytest.approx(2 * held(fleet([weak], wanted, KNOWN), TERMS)["bert"], rel=1e-4)
 
 
 def test_the_gpu_and_the_server_are_those_of_the_machine() -> None:
