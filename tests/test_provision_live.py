@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,11 +22,12 @@ from gpu_machine import gpu_machine
 from serving import FREE_PORTS, deployment_of, left_of
 from test_backends_onnxruntime import linear
 from test_mps_gpu import ANYWHERE, PATIENT, X
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from tritonkit import serve
 from tritonkit.cli.app import app
 from tritonkit.provision.profiles import Key, Row, write
+from tritonkit.serve import gpus
 from tritonkit.serve.changing import replanner
 from tritonkit.serve.sharing import daemons
 from tritonkit.spec.servers import Server
@@ -34,20 +40,25 @@ RATE = 20.0
 pytestmark = pytest.mark.timeout(300)
 
 
-def project(folder: Path) -> None:
-    """A spec with objectives, the plan that serves it, and a profile in which an item takes 600 ms of one percent."""
-    models = {
-        name: {
-            "backend": "onnxruntime",
-            "max_batch_size": 8,
-            "dynamic_batching": {},
-            "slo": {"latency_p99": "900ms", "rate": f"{RATE:g}/s"},
-        }
-        for name in MODELS
-    }
+def project(folder: Path, servers: Sequence[Server], *others: str) -> serve.Request:
+    """A spec with objectives, the plan that serves it, and a profile in which an item takes 600 ms of one percent.
+
+    ``others`` are models without an objective.
+    """
+    plain = {"backend": "onnxruntime", "max_batch_size": 8, "dynamic_batching": {}}
+    objective = {"latency_p99": "900ms", "rate": f"{RATE:g}/s"}
+    models = {**{name: {**plain, "slo": objective} for name in MODELS}, **dict.fromkeys(others, plain)}
     (folder / "spec.yaml").write_text(yaml.safe_dump({"version": 1, "models": models}))
-    servers = [{"name": name, "models": [name], "gpus": [0], "thread_percentage": 30} for name in MODELS]
-    (folder / "plan.yaml").write_text(yaml.safe_dump({"version": 1, "servers": servers}))
+    entries = [
+        {
+            "name": each.name,
+            "models": list(each.models or ()),
+            "gpus": list(each.gpus or ()),
+            "thread_percentage": each.thread_percentage,
+        }
+        for each in servers
+    ]
+    (folder / "plan.yaml").write_text(yaml.safe_dump({"version": 1, "servers": entries}))
     rows = [
         Row(Key(name, percentage, batch), 600 * batch / percentage)
         for name in MODELS
@@ -55,12 +66,29 @@ def project(folder: Path) -> None:
         for batch in BATCHES
     ]
     write(folder / "profiles.csv", rows)
+    for name in models:
+        linear(folder / "models", name, ANYWHERE)
+    chosen = sorted({str(gpu) for each in servers for gpu in each.gpus or ()})
+    return serve.Request(
+        repository=folder / "models", project=folder, servers=tuple(servers), gpus=tuple(chosen), ports=FREE_PORTS,
+        policy=PATIENT,
+    )  # fmt: skip
 
 
 @contextmanager
-def load(deployment: serve.Deployment, model: str, rate: float) -> Iterator[None]:
-    """Requests to a model at a steady rate; those that meet a server that starts again are lost."""
+def up(request: serve.Request) -> Iterator[serve.Deployment]:
+    """Serve, taking changes, and see that nothing is left of it."""
+    host = serve.survey(request)
+    with serve.up(serve.plan(request, host), replanner(request, host)) as deployment:
+        yield deployment
+    assert left_of(deployment.id) == []
+
+
+@contextmanager
+def load(deployment: serve.Deployment, model: str, rate: float) -> Iterator[Counter[str]]:
+    """Requests to a model at a steady rate; counts how they end: ``answered`` or ``lost``."""
     over = threading.Event()
+    ends: Counter[str] = Counter()
 
     def send() -> None:
         with triton.InferenceServerClient(deployment.grpc) as client:
@@ -70,55 +98,117 @@ def load(deployment: serve.Deployment, model: str, rate: float) -> Iterator[None
                 time.sleep(max(due - time.monotonic(), 0))
                 try:
                     ask(client, model, {"x": X})
+                    ends["answered"] += 1
                 except triton.InferenceServerException:
+                    ends["lost"] += 1
                     time.sleep(0.05)
 
     thread = threading.Thread(target=send)
     thread.start()
     try:
-        yield
+        yield ends
     finally:
         over.set()
         thread.join()
 
 
+def followed(*options: str) -> Result:
+    """``tritonkit autoscale`` in the working directory."""
+    line = ["autoscale", "spec.yaml", "plan.yaml", "--interval", "2", "--rest", "0", *options]
+    return CliRunner().invoke(app, line)
+
+
+def state(folder: Path) -> dict[str, serve.ServerState]:
+    return {server.name: server for server in deployment_of(folder).servers}
+
+
 def test_percentages_follow_the_load(gpu_machine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    project(tmp_path)
-    repository = tmp_path / "models"
-    for name in MODELS:
-        linear(repository, name, ANYWHERE)
-    servers = tuple(Server(name, number, (name,), (0,), 30) for number, name in enumerate(MODELS))
-    request = serve.Request(
-        repository=repository, project=tmp_path, servers=servers, gpus=("0",), ports=FREE_PORTS, policy=PATIENT
-    )
-    host = serve.survey(request)
-    line = ["autoscale", "spec.yaml", "plan.yaml", "--interval", "2", "--rest", "0", "--looks", "2", "--json"]
-    with (
-        serve.up(serve.plan(request, host), replanner(request, host)) as deployment,
-        load(deployment, "small", 3 * RATE),
-    ):
-        before = {server.name: server.pid for server in deployment.servers}
-        dry = CliRunner().invoke(app, [*line, "--dry-run"])
+    request = project(tmp_path, [Server(name, number, (name,), (0,), 30) for number, name in enumerate(MODELS)])
+    with up(request) as deployment, load(deployment, "small", 3 * RATE) as ends:
+        before = state(tmp_path)
+        dry = followed("--looks", "2", "--json", "--dry-run")
         assert dry.exit_code == 0, dry.output
-        assert {server.name: server.pid for server in deployment_of(tmp_path).servers} == before
-        done = CliRunner().invoke(app, line)
+        assert {name: server.pid for name, server in state(tmp_path).items()} == {
+            name: server.pid for name, server in before.items()
+        }
+        assert not ends["lost"]
+        done = followed("--looks", "2", "--json")
         assert done.exit_code == 0, done.output
-        after = {server.name: server for server in deployment_of(tmp_path).servers}
+        after = state(tmp_path)
         (daemon,) = daemons(deployment_of(tmp_path))
         shares = {client.server: client.thread_percentage for client in daemon.clients}
-    assert left_of(deployment.id) == []
-    for result, applied in ((dry, False), (done, True)):
-        first = json.loads(result.stdout.splitlines()[0])
-        assert first["rates"]["small"] == pytest.approx(3 * RATE, rel=0.25)
-        assert first["reasons"][0].startswith("small: ")
-        (change,) = first["changes"]
+    looks = [json.loads(text) for result in (dry, done) for text in result.stdout.splitlines()]
+    for look in looks[:3]:
+        # A look without a change made finds the same again.
+        assert look["rates"]["small"] == pytest.approx(3 * RATE, rel=0.25)
+        assert look["reasons"][0].startswith("small: ")
+        (change,) = look["changes"]
         assert change.startswith("small on GPU 0: 30 % -> ")
-        assert first["applied"] is applied
+        (away,) = look["away"]
+        assert (away["server"], away["models"]) == ("small", ["small"])
+        assert 0.1 < away["seconds"] < 60
+    assert [look["applied"] for look in looks[:3]] == [False, False, True]
     # 60 requests a second and a quarter more are 450 percent milliseconds each: more than half of the GPU.
     percentage = float(change.removesuffix(" %").rpartition(" ")[2])
     assert 50 <= percentage <= 70
     assert after["small"].thread_percentage == shares["small"] == percentage
-    assert after["small"].pid != before["small"]
-    assert (after["large"].pid, after["large"].thread_percentage) == (before["large"], 30)
+    assert after["small"].pid != before["small"].pid
+    assert (after["large"].pid, after["large"].thread_percentage) == (before["large"].pid, 30)
     assert all(server.phase == "ready" for server in after.values())
+
+
+def test_replicas_lose_nothing_and_what_has_no_slo_gives_way(
+    gpu_machine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = gpus.inventory()
+    if len(here) < 2:
+        pytest.skip(f"needs two GPUs, and {len(here)} is here")
+    monkeypatch.chdir(tmp_path)
+    request = project(
+        tmp_path,
+        [
+            Server("large", 0, ("large",), (here[1].uuid,), 30),
+            Server("small", 1, ("small",), (0, 1), 10),
+            Server("rest", 2, ("free",), (0,), 90),
+        ],
+        "free",
+    )
+    with up(replace(request, gpus=("0", "1"))) as deployment, load(deployment, "small", 3 * RATE) as ends:
+        done = followed("--looks", "2", "--rest", "60")
+        assert done.exit_code == 0, done.output
+        time.sleep(1)
+        after = state(tmp_path)
+    assert not ends["lost"]
+    assert ends["answered"] > 0
+    given = {name: server.thread_percentage for name, server in after.items() if server.kind == "server"}
+    first, second = (given[f"small-gpu{gpu}"] or 0 for gpu in (0, 1))
+    # Each has half of 60 requests a second, and a quarter more; the second one has a neighbour with an objective.
+    assert 25 <= first <= second <= 40
+    assert (given["large"], given["rest"]) == (30, 100 - first)
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    assert lines[1:-1] == [
+        f"changing rest on GPU 0: 90 % -> {100 - first:g} %",
+        lines[2],
+        f"changing small on GPU 0: 10 % -> {first:g} %",
+        f"changing small on GPU 1: 10 % -> {second:g} %",
+    ]
+    assert re.fullmatch(r"! free is away for about \d+ s: no other server has it", lines[2])
+    assert re.search(r"small [0-9.]+/s: resting for [0-9]+ s more$", lines[-1])
+
+
+def test_following_ends_when_what_it_follows_does(
+    gpu_machine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    request = project(tmp_path, [Server(name, number, (name,), (0,), 30) for number, name in enumerate(MODELS)])
+    line = [sys.executable, "-m", "tritonkit", "autoscale", "spec.yaml", "plan.yaml", "--interval", "0.5"]
+    with up(request):
+        following = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert following.stdout is not None
+        assert "within the dead band" in following.stdout.readline()
+        (tmp_path / "other.yaml").write_text((tmp_path / "plan.yaml").read_text().replace("small", "large", 1))
+        refused = CliRunner().invoke(app, ["autoscale", "spec.yaml", "other.yaml"])
+        assert refused.exit_code == 2, refused.output
+    _, words = following.communicate(timeout=30)
+    assert (following.returncode, "the deployment has ended" in words) == (5, True), words

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tritonkit.cli.build import Assignments
 from tritonkit.cli.console import messages, print_json_line
-from tritonkit.cli.provision import DEFAULT_PROFILE, ProfileFile, Share, inputs
-from tritonkit.errors import Infeasible, UsageError
+from tritonkit.cli.provision import DEFAULT_PROFILE, GpuMemory, ProfileFile, Share, inputs
+from tritonkit.errors import LaunchFailed, TritonkitError
 
 if TYPE_CHECKING:
+    from tritonkit.client.endpoint import Addresses
     from tritonkit.provision.changes import Change
-    from tritonkit.provision.choices import Terms, Workload
-    from tritonkit.provision.controller import Decision, State
-    from tritonkit.provision.observing import Watched
-    from tritonkit.provision.packing import Packing
-    from tritonkit.provision.prediction import Behaviour
-    from tritonkit.serve import Deployment
-    from tritonkit.spec.loading import LoadedSpec
+    from tritonkit.provision.fleet import Place
+    from tritonkit.provision.following import Look
+    from tritonkit.serve import ServerState
+    from tritonkit.spec.servers import Server
 
 
 def register(app: typer.Typer) -> None:
@@ -38,6 +36,7 @@ def autoscale(
     ],
     assignments: Assignments = None,
     profile: ProfileFile = DEFAULT_PROFILE,
+    gpu_memory: GpuMemory = None,
     share: Share = 0.5,
     interval: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="From one look to the next.")] = 20.0,
     headroom: Annotated[float, typer.Option(min=0, help="Plan for so much more than was measured, as a part.")] = 0.25,
@@ -49,151 +48,154 @@ def autoscale(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be changed, and change nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print each look as one line of JSON.")] = False,
 ) -> None:
-    """Watch rates and p99 of what runs here; outside a dead band plan anew, and change percentages one by one."""
-    from tritonkit.provision.controller import Policy, State
-    from tritonkit.provision.observing import SUMMARIES, counters, latencies_p99_ms
-    from tritonkit.serve import running
+    """Watch rates and p99 of what runs here; outside a dead band plan anew, and change percentages one by one.
 
-    loaded, wanted, known, terms = inputs(files, assignments or [], profile, None, None, share)
-    deployment = running(Path.cwd())
-    current = _current(loaded, deployment, wanted, known)
-    follower = _Follower(wanted, known, terms, deployment, dry_run, as_json)
-    policy = Policy(headroom=headroom, patience_s=patience, rest_s=rest)
-    state = State({each.model: each.rate for each in wanted})
-    servers = _watched(deployment)
-    if not latencies_p99_ms(servers):
+    A server is started again with its new percentage: a model that no other server has is away until it is back. That
+    is said before it is done.
+    """
+    from tritonkit.client.activity import snapshots
+    from tritonkit.provision.controller import Policy, State
+    from tritonkit.provision.fleet import fleet
+    from tritonkit.provision.following import look
+    from tritonkit.provision.observing import SUMMARIES, latencies_p99_ms, observed
+    from tritonkit.spec.servers import servers_of
+
+    loaded, wanted, known, terms = inputs(files, assignments or [], profile, None, gpu_memory, share)
+    watched = _Watched(servers_of(loaded), [each.model for each in wanted])
+    fleet(watched.places(), wanted, known)
+    if not latencies_p99_ms(watched.metrics()):
         messages().print(f"note: Triton tells no p99 here; serve with: tritonkit up {SUMMARIES}", markup=False)
-    before = counters(servers, time.monotonic())
+    policy, state = Policy(headroom=headroom, patience_s=patience, rest_s=rest), State()
+    before, began = snapshots(watched.addresses()), time.monotonic()
     number = 0
     while looks == 0 or number < looks:
         time.sleep(interval)
         number += 1
-        after = counters(servers, time.monotonic())
-        state, current = follower.look(state, current, before, after, latencies_p99_ms(servers), policy)
-        before = after
+        places = watched.places()
+        after, now = snapshots(watched.addresses()), time.monotonic()
+        seen = observed(before, after, now - began, watched.models, latencies_p99_ms(watched.metrics()))
+        before, began = after, now
+        state, found = look(state, places, seen, wanted, known, terms, now, policy)
+        _say(found, applied=not dry_run, as_json=as_json)
+        if not dry_run:
+            for change in found.changes:
+                watched.apply(change)
 
 
-@dataclass
-class _Follower:
-    """One look after the other: decide, say, apply."""
+class _Watched:
+    """The deployment of this folder, as it is each time that it is looked at."""
 
-    workloads: tuple[Workload, ...]
-    behaviours: Mapping[str, Behaviour]
-    terms: Terms
-    deployment: Deployment
-    dry_run: bool
-    as_json: bool
+    def __init__(self, entries: Sequence[Server], models: Sequence[str]) -> None:
+        from tritonkit.serve import running
 
-    def look(
-        self, state: State, current: Packing, before: Any, after: Any, p99: Mapping[str, float], policy: Any
-    ) -> tuple[State, Packing]:
-        """Decide on what was seen since the last look, and do it."""
-        from tritonkit.provision.changes import differences, follow
-        from tritonkit.provision.controller import applied, step
-        from tritonkit.provision.observing import observed
+        self.models = models
+        self._entries = entries
+        self._deployment = running(Path.cwd())
+        self._took: dict[str, float] = {}
 
-        seen = observed(before, after, p99)
-        slos = {each.model: each.slo_ms for each in self.workloads}
-        now = after.time
-        state, decision = step(state, seen, slos, now, policy)
-        if decision is None:
-            self._say(seen, None, (), "")
-            return state, current
-        wanted = [replace(each, rate=decision.rates[each.model]) for each in self.workloads]
-        following = follow(current, wanted, self.behaviours, self.terms, moves=False)
-        if following is None:
-            self._say(seen, decision, (), self._beyond(current, wanted))
-            return replace(state, changed=now), current
-        changes = differences(current, following)
-        self._say(seen, decision, changes, "")
-        if not self.dry_run:
-            for change in changes:
-                self._apply(change)
-        return applied(state, decision.rates, now), following
+    def places(self) -> tuple[Place, ...]:
+        """Its servers now.
 
-    def _beyond(self, current: Packing, wanted: list[Workload]) -> str:
-        """What is to be told where percentages alone cannot follow."""
-        from tritonkit.provision.changes import follow
+        Raises:
+            LaunchFailed: it has ended.
+            UsageError: it is not what spec and plan say.
+        """
+        from tritonkit.provision.fleet import placed
+        from tritonkit.serve import running
 
         try:
-            other = follow(current, wanted, self.behaviours, self.terms)
-        except Infeasible as error:
-            return str(error)
-        count = len(other.gpus) if other else 0
-        return (
-            f"percentages alone cannot follow; a plan with other places needs {count} GPUs: provision with these rates"
-        )
+            now = running(self._deployment.project)
+        except TritonkitError as error:
+            raise LaunchFailed(f"the deployment has ended: {error.args[0]}", hint=error.hint) from error
+        if now.id != self._deployment.id or now.state == "stopping":
+            raise LaunchFailed("the deployment has ended", hint="See what runs with: tritonkit status")
+        self._deployment = now
+        return placed([self._place(server) for server in self._servers()], self._entries, self.models)
 
-    def _apply(self, change: Change) -> None:
+    def addresses(self) -> Addresses:
+        """Where its servers answer."""
+        from tritonkit.client.endpoint import Addresses
+
+        servers = tuple(server.http for server in self._servers())
+        return Addresses(self._deployment.http, self._deployment.grpc, servers=servers)
+
+    def metrics(self) -> list[str]:
+        """Where they answer for their metrics."""
+        return [server.addresses["metrics"] for server in self._servers() if "metrics" in server.addresses]
+
+    def apply(self, change: Change) -> None:
+        """Make a change, and see how long it takes.
+
+        Raises:
+            UsageError: the server is not there any more, or runs on the CPU.
+            LaunchFailed: it did not come up again, and runs as before.
+        """
         from tritonkit.serve import control
 
-        gpus = sorted({server.gpu for server in self.deployment.servers if server.gpu is not None})
-        for server in self.deployment.servers:
-            if server.kind != "server" or change.model not in server.models:
-                continue
-            if server.gpu is None:
-                raise UsageError(f"{server.name} runs on the CPU: there is nothing to change", hint="Use --dry-run")
-            if gpus[change.gpu] == server.gpu:
-                request = {"command": "set", "server": server.name, "percentage": change.after}
-                for _ in control.ask(self.deployment.control, request):
-                    pass
+        began = time.monotonic()
+        request = {"command": "set", "server": change.server, "percentage": change.after}
+        for _ in control.ask(self._deployment.control, request):
+            pass
+        self._took[change.server] = time.monotonic() - began
 
-    def _say(
-        self, seen: Mapping[str, Any], decision: Decision | None, changes: tuple[Change, ...], beyond: str
-    ) -> None:
-        if self.as_json:
-            print_json_line(
-                {
-                    "rates": {model: each.rate for model, each in seen.items()},
-                    "p99_ms": {model: each.latency_p99_ms for model, each in seen.items()},
-                    "reasons": list(decision.reasons) if decision else [],
-                    "changes": [str(change) for change in changes],
-                    "beyond": beyond,
-                    "applied": bool(changes) and not self.dry_run,
-                }
-            )
-            return
-        rates = ", ".join(f"{model} {each.rate:.4g}/s" for model, each in sorted(seen.items()))
-        if decision is None:
-            typer.echo(f"{time.strftime('%H:%M:%S')}  {rates}: within the dead band")
-            return
-        typer.echo(f"{time.strftime('%H:%M:%S')}  {'; '.join(decision.reasons)}")
-        what = "would change" if self.dry_run else "changing"
-        for change in changes:
-            typer.echo(f"  {what} {change}")
-        if beyond or not changes:
-            typer.echo(f"  {beyond or 'the percentages hold these rates, too'}")
+    def _servers(self) -> list[ServerState]:
+        return [server for server in self._deployment.servers if server.kind == "server"]
+
+    def _place(self, server: ServerState) -> Place:
+        from tritonkit.provision.fleet import Place
+
+        return Place(
+            server.name, server.gpu, server.thread_percentage, server.models, server.uuid, None,
+            server.phase == "ready", self._took.get(server.name) or _start_s(server),
+        )  # fmt: skip
 
 
-def _current(
-    loaded: LoadedSpec, deployment: Deployment, workloads: tuple[Workload, ...], behaviours: Mapping[str, Behaviour]
-) -> Packing:
-    """The plan that runs: the places of the spec's servers, with the percentages that they have now."""
-    from tritonkit.provision.changes import Place, running
-    from tritonkit.spec.servers import servers_of
+def _start_s(server: ServerState) -> float | None:
+    """How long its process took from its begin until it was ready; None where it is not."""
+    from tritonkit.serve.procfs import start_ticks
 
-    now = {(model, server.gpu): server.thread_percentage for server in deployment.servers for model in server.models}
-    places = []
-    for entry in servers_of(loaded):
-        for gpu in entry.gpus or ():
-            for model in entry.models or ():
-                percentage = now.get((model, int(gpu)) if isinstance(gpu, int) else (model, None))
-                places.append(Place(model, int(gpu), round(percentage or entry.thread_percentage or 100)))
-    placed = running(places, workloads, behaviours)
-    missing = {each.model for each in workloads} - {seat.model for _, seat in placed.seats}
-    if missing:
-        raise UsageError(
-            f"the spec has no server with a GPU for {', '.join(sorted(missing))}",
-            hint="Give the spec together with its plan: tritonkit autoscale spec.yaml plan.yaml",
+    ticks = start_ticks(server.pid) if server.pid is not None and server.phase == "ready" else None
+    if ticks is None:
+        return None
+    boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return max(server.since - boot - ticks / os.sysconf("SC_CLK_TCK"), 0.0)
+
+
+def _say(found: Look, *, applied: bool, as_json: bool) -> None:
+    decision = found.decision
+    if as_json:
+        print_json_line(
+            {
+                "rates": {model: each.rate for model, each in found.seen.items()},
+                "p99_ms": {model: each.latency_p99_ms for model, each in found.seen.items()},
+                "reasons": decision.reasons,
+                "notes": decision.notes,
+                "resting_s": decision.resting_s,
+                "changes": [str(change) for change in found.changes],
+                "away": [
+                    {"server": change.server, "models": change.away, "seconds": change.seconds}
+                    for change in found.changes
+                    if change.away
+                ],
+                "beyond": found.beyond,
+                "applied": bool(found.changes) and applied,
+            }
         )
-    return placed
-
-
-def _watched(deployment: Deployment) -> tuple[Watched, ...]:
-    from tritonkit.provision.observing import Watched
-
-    return tuple(
-        Watched(server.http, server.addresses.get("metrics", ""), server.models)
-        for server in deployment.servers
-        if server.kind == "server"
-    )
+        return
+    now = time.strftime("%H:%M:%S")
+    if decision.reasons:
+        typer.echo(f"{now}  {'; '.join(decision.reasons)}")
+    else:
+        rates = ", ".join(f"{model} {each.rate:.4g}/s" for model, each in sorted(found.seen.items()))
+        words = f"resting for {decision.resting_s:.0f} s more" if decision.resting_s else "within the dead band"
+        typer.echo(f"{now}  {rates or 'no server answers'}: {words}")
+    for note in decision.notes:
+        typer.echo(f"  ! {note}")
+    for change in found.changes:
+        typer.echo(f"  {'changing' if applied else 'would change'} {change}")
+        if change.absence:
+            typer.echo(f"    ! {change.absence}")
+    if found.beyond:
+        typer.echo(f"  ! {found.beyond}")
+    elif decision.reasons and not found.changes:
+        typer.echo("  the percentages hold these rates, too")

@@ -1,160 +1,128 @@
-"""From one plan to the next: percentages where they are enough, another placement where they are not. Pure."""
+"""From what runs to other percentages that hold other rates, and what that does to those who ask. Pure."""
 
 from __future__ import annotations
 
-from collections import Counter
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from tritonkit.provision.choices import Choice, Terms, Workload, choices, lower_bound
-from tritonkit.provision.packing import Packing, pack
-from tritonkit.provision.placement import Item, seats, settle
-from tritonkit.provision.prediction import Behaviour
+from tritonkit.provision.choices import STEP, WHOLE, Choice, Terms, Workload
+from tritonkit.provision.fleet import Fleet, Place, Share, menu
+from tritonkit.provision.placement import Item, settle
 
 
 @dataclass(frozen=True)
 class Change:
-    """One difference between two plans.
+    """Another percentage for one server, which is started again with it.
 
     Attributes:
-        kind: ``set`` (another percentage), ``start`` or ``stop`` (of a replica on a GPU), or ``batch``.
-        model: the model.
-        gpu: the GPU's number in the plan.
-        before: the percentage, or the batch, that it has; 0 for none.
-        after: the one that it is to have; 0 for none.
+        server: the server.
+        name: the model that it is about; the server's name where no model of it is planned for.
+        gpu: its GPU.
+        before: the percentage that it has.
+        after: the one that it is to have.
+        away: the models that nobody else serves: they do not answer until it is back.
+        seconds: for how long; None where it was not seen yet.
     """
 
-    kind: Literal["set", "start", "stop", "batch"]
-    model: str
-    gpu: int
-    before: int
-    after: int
+    server: str
+    name: str
+    gpu: int | str
+    before: float
+    after: float
+    away: tuple[str, ...] = ()
+    seconds: float | None = None
 
     def __str__(self) -> str:
-        where = f"{self.model} on GPU {self.gpu}"
-        if self.kind == "batch":
-            return f"{where}: batches of {self.after} instead of {self.before}"
-        if self.kind == "set":
-            return f"{where}: {self.before} % -> {self.after} %"
-        return f"{self.kind} {where} ({self.after or self.before} %)"
+        return f"{self.name} on GPU {self.gpu}: {self.before:g} % -> {self.after:g} %"
+
+    @property
+    def absence(self) -> str:
+        """Who is away for how long, in words; empty where nobody is."""
+        if not self.away:
+            return ""
+        seconds = "until it is back" if self.seconds is None else f"for about {math.ceil(self.seconds)} s"
+        verb = "is" if len(self.away) == 1 else "are"
+        return f"{', '.join(self.away)} {verb} away {seconds}: no other server has {'it' if verb == 'is' else 'them'}"
 
 
-def follow(
-    current: Packing,
-    workloads: Sequence[Workload],
-    behaviours: Mapping[str, Behaviour],
-    terms: Terms,
-    *,
-    moves: bool = True,
-) -> Packing | None:
-    """A plan for other rates that changes as little as it can.
+def follow(current: Fleet, workloads: Sequence[Workload], terms: Terms) -> tuple[tuple[Choice, ...], ...] | None:
+    """For each GPU the percentages for other rates, changing as little as can be; None where none hold them.
 
-    Seats and batches stay where they are if the percentages alone can follow, unless that holds more GPUs than needed.
-    Who is asked for no less than before keeps at least its percentage while there is room: a server whose percentage
-    changes is started again.
-
-    Args:
-        current: the plan that runs.
-        workloads: the same models, with their new rates.
-        behaviours: what is known of them.
-        terms: what the plan keeps to.
-        moves: whether models may move; without, None where percentages alone cannot follow.
-
-    Raises:
-        Infeasible: no plan for these rates was found.
+    Models and batches stay where they are, and a GPU of which no model's rate changes stays as it is. Who is asked for
+    no less than before keeps at least its percentage while there is room: a server whose percentage changes is started
+    again. Servers without a planned model are left a step each.
     """
-    stayed = _stayed(current, workloads, behaviours, terms, keeping=True)
-    stayed = stayed or _stayed(current, workloads, behaviours, terms, keeping=False)
-    if not moves:
-        return stayed
-    bound = lower_bound(workloads, behaviours, terms)
-    if stayed is not None and len(stayed.gpus) <= bound:
-        return stayed
-    fresh = pack(workloads, behaviours, terms)
-    if stayed is not None and len(stayed.gpus) <= len(fresh.gpus):
-        return stayed
-    return fresh
-
-
-def differences(current: Packing, following: Packing) -> tuple[Change, ...]:
-    """What leads from one plan to another, in an order in which no GPU is ever given out more than once."""
-    before = {(seat.model, number): seat.choice for number, seat in current.seats}
-    after = {(seat.model, number): seat.choice for number, seat in following.seats}
-    found: list[Change] = []
-    for model, gpu in before.keys() - after.keys():
-        found.append(Change("stop", model, gpu, before[model, gpu].thread_percentage, 0))
-    for model, gpu in after.keys() - before.keys():
-        found.append(Change("start", model, gpu, 0, after[model, gpu].thread_percentage))
-    for model, gpu in before.keys() & after.keys():
-        one, other = before[model, gpu], after[model, gpu]
-        if one.batch_size != other.batch_size:
-            found.append(Change("batch", model, gpu, one.batch_size, other.batch_size))
-        if one.thread_percentage != other.thread_percentage:
-            found.append(Change("set", model, gpu, one.thread_percentage, other.thread_percentage))
-    return tuple(sorted(found, key=_order))
-
-
-def _order(change: Change) -> tuple[int, str, int]:
-    shrinks = change.kind == "set" and change.after < change.before
-    rank = {"stop": 0, "batch": 2, "set": 3, "start": 4}[change.kind]
-    return (1 if shrinks else rank), change.model, change.gpu
-
-
-def _stayed(
-    current: Packing,
-    workloads: Sequence[Workload],
-    behaviours: Mapping[str, Behaviour],
-    terms: Terms,
-    *,
-    keeping: bool,
-) -> Packing | None:
     wanted = {each.model: each for each in workloads}
-    alone: dict[tuple[str, int], int] = {}
-    placed = []
-    for gpu in current.gpus:
-        items: list[Item] = []
-        for seat in gpu:
-            count, batch = seat.choice.replicas, seat.choice.batch_size
-            same = choices(behaviours[seat.model], wanted[seat.model], count, terms.execution_share, only_batch=batch)
-            if not same:
-                return None
-            alone[seat.model, count] = same[0].thread_percentage
-            if keeping and wanted[seat.model].rate >= seat.choice.workload.rate:
-                least = min(seat.choice.thread_percentage, same[-1].thread_percentage)
-                same = tuple(choice for choice in same if choice.thread_percentage >= least)
-            items.append(Item(seat.model, count, same))
-        settled = settle(items, terms)
+    found = []
+    for share in current:
+        if all(wanted[choice.workload.model].rate == choice.workload.rate for choice in share.choices):
+            found.append(share.choices)
+            continue
+        settled = _settled(share, wanted, terms, keeping=True) or _settled(share, wanted, terms, keeping=False)
         if settled is None:
             return None
-        placed.append(seats(settled, alone))
-    bound = lower_bound(workloads, behaviours, terms)
-    return Packing(tuple(placed), min(bound, len(placed)))
+        found.append(settled)
+    return tuple(found)
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a model runs: the number of the GPU and the percentage."""
+def differences(current: Fleet, following: Sequence[Sequence[Choice]], places: Sequence[Place]) -> tuple[Change, ...]:
+    """What leads from what runs to other percentages, in an order in which no GPU is ever given out more than once.
 
-    model: str
-    gpu: int
-    thread_percentage: int
+    Where the percentages of a GPU change, its servers without a planned model give way as far as they must, and get
+    back what there is of that which they were given.
 
-
-def running(places: Sequence[Place], workloads: Sequence[Workload], behaviours: Mapping[str, Behaviour]) -> Packing:
-    """The plan that runs, from what is known of its servers; each model has the largest batch that it takes.
-
-    GPUs are numbered from 0 in the order of their own numbers; a GPU that serves none of the models is left out.
+    Args:
+        current: what runs.
+        following: for each GPU what its planned models are to have.
+        places: every server that runs, for who stands in for whom.
     """
-    wanted = {each.model: each for each in workloads}
-    known = [place for place in places if place.model in wanted]
-    count = Counter(place.model for place in known)
-    gpus: dict[int, list[Choice]] = {}
-    for place in sorted(known, key=lambda each: (each.gpu, each.model)):
-        workload, behaviour = wanted[place.model], behaviours[place.model]
-        most = behaviour.curve.extent.batches[1]
-        batch = min(workload.largest_batch or most, most)
-        choice = Choice(behaviour, workload, count[place.model], place.thread_percentage, batch, 0.0, 0.0)
-        gpus.setdefault(place.gpu, []).append(choice)
-    alone = {(place.model, count[place.model]): place.thread_percentage for place in known}
-    return Packing(tuple(seats(chosen, alone) for _, chosen in sorted(gpus.items())), len(gpus))
+    found = []
+    for share, chosen in zip(current, following, strict=True):
+        pairs = [
+            _change(place, after.workload.model, after.thread_percentage, places)
+            for before, after, place in zip(share.choices, chosen, share.places, strict=True)
+            if before.thread_percentage != after.thread_percentage
+        ]
+        if pairs:
+            room = WHOLE - sum(choice.thread_percentage for choice in chosen)
+            pairs += [
+                _change(place, place.server, percentage, places)
+                for place, percentage in zip(share.others, _rest(share.others, room), strict=True)
+                if percentage != place.thread_percentage
+            ]
+        found += pairs
+    return tuple(sorted(found, key=lambda each: (each.after > each.before, each.name, str(each.gpu))))
+
+
+def _settled(share: Share, wanted: Mapping[str, Workload], terms: Terms, *, keeping: bool) -> tuple[Choice, ...] | None:
+    items = []
+    for choice in share.choices:
+        workload = wanted[choice.workload.model]
+        possible = menu(choice, workload, terms)
+        if keeping and possible and workload.rate >= choice.workload.rate:
+            least = min(choice.thread_percentage, possible[-1].thread_percentage)
+            possible = tuple(each for each in possible if each.thread_percentage >= least)
+        items.append(Item(workload.model, choice.replicas, possible))
+    settled = settle(items, terms)
+    if settled is None or sum(choice.thread_percentage for choice in settled) > WHOLE - STEP * len(share.others):
+        return None
+    return settled
+
+
+def _change(place: Place, name: str, after: float, places: Sequence[Place]) -> Change:
+    others = {model for each in places if each.server != place.server and each.ready for model in each.models}
+    away = tuple(model for model in place.models if model not in others)
+    return Change(
+        place.server, name, place.gpu if place.gpu is not None else "", place.thread_percentage or WHOLE, after, away,
+        place.start_s if away else None,
+    )  # fmt: skip
+
+
+def _rest(others: Sequence[Place], room: float) -> list[float]:
+    """What the servers without a planned model have of this room: what they were given, the largest giving way."""
+    given = [each.asked or each.thread_percentage or WHOLE for each in others]
+    while sum(given) > room:
+        largest = given.index(max(given))
+        given[largest] = max(given[largest] - 1, given[largest] - (sum(given) - room))
+    return given

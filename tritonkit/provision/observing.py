@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import re
 import urllib.request
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 
-from tritonkit.client.endpoint import Endpoint
-from tritonkit.errors import RequestFailed
+from tritonkit.client import activity
 from tritonkit.provision.controller import Observation
 
 SUMMARIES = "--server-arg=--metrics-config=summary_latencies=true"
@@ -22,68 +21,53 @@ _SUMMARY = re.compile(
 _TIMEOUT = 5.0
 
 
-@dataclass(frozen=True)
-class Watched:
-    """One server: where it answers HTTP requests and metrics, and its models."""
+def observed(
+    before: activity.Snapshots,
+    after: activity.Snapshots,
+    seconds: float,
+    models: Iterable[str],
+    p99_ms: Mapping[str, float],
+) -> dict[str, Observation]:
+    """What each model was asked for between two moments, on all servers that answered at both, in items a second.
 
-    http: str
-    metrics: str
-    models: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Counters:
-    """What the servers had counted at some moment: requests by model, all replicas together."""
-
-    time: float
-    requests: Mapping[str, int]
-
-
-def counters(servers: Sequence[Watched], now: float) -> Counters:
-    """Everything counted so far; a server that does not answer is passed over: its successor counts from zero."""
-    totals: dict[str, int] = {}
-    for server in servers:
-        for model in server.models:
-            try:
-                statistics = Endpoint(server.http).statistics(model)
-            except RequestFailed:
-                continue
-            for version in statistics.get("model_stats", []):
-                times = version.get("inference_stats", {})
-                for outcome in ("success", "fail"):
-                    totals[model] = totals.get(model, 0) + int(times.get(outcome, {}).get("count", 0))
-    return Counters(now, totals)
-
-
-def observed(before: Counters, after: Counters, p99_ms: Mapping[str, float]) -> dict[str, Observation]:
-    """What each model did between two moments; one whose servers were started anew meanwhile is left out."""
-    seconds = after.time - before.time
+    A model of which no server did is left out. Where a server was started anew meanwhile, what it did since counts.
+    """
     return {
-        model: Observation((count - before.requests[model]) / seconds, p99_ms.get(model))
-        for model, count in after.requests.items()
-        if seconds > 0 and model in before.requests and count >= before.requests[model]
+        did.model: Observation(_items(did) / seconds, p99_ms.get(did.model))
+        for did in activity.between(before, after, models)
+        if seconds > 0
     }
 
 
-def latencies_p99_ms(servers: Sequence[Watched]) -> dict[str, float]:
-    """The p99 of each model's requests within the servers, of its slowest replica; empty where Triton tells none."""
-    found: dict[str, float] = {}
-    for server in servers:
+def _items(did: activity.Activity) -> float:
+    """The items that were asked for, but for those that the cache had; a request that fails has as many as others."""
+    computed = did.requests - did.cache_hits
+    return did.inferences + did.failures * (did.inferences / computed if computed > 0 else 1.0)
+
+
+def latencies_p99_ms(metrics: Iterable[str]) -> dict[str, float]:
+    """The p99 of each model's requests within its servers, of the slowest of them; empty where Triton tells none.
+
+    Args:
+        metrics: where the servers answer for their metrics, as ``host:port``.
+    """
+    texts = []
+    for address in metrics:
         try:
-            with urllib.request.urlopen(f"http://{server.metrics}/metrics", timeout=_TIMEOUT) as answer:
-                text = answer.read().decode()
-        except OSError:
+            with urllib.request.urlopen(f"http://{address}/metrics", timeout=_TIMEOUT) as answer:
+                texts.append(answer.read().decode())
+        except (OSError, http.client.HTTPException):
             continue
-        for model, value in parse_p99_ms(text).items():
-            found[model] = max(value, found.get(model, 0.0))
-    return found
+    return slowest(texts)
 
 
-def parse_p99_ms(text: str) -> dict[str, float]:
-    """The p99 of each model in the text of Triton's metrics, in ms."""
-    found = {}
-    for match in _SUMMARY.finditer(text):
-        value = float(match["value"]) / 1000
-        if value == value:  # noqa: PLR0124 - a model without requests has none: NaN
-            found[match["model"]] = value
+def slowest(texts: Iterable[str]) -> dict[str, float]:
+    """The p99 of each model in ms, the largest in these texts of Triton's metrics."""
+    found: dict[str, float] = {}
+    for text in texts:
+        for match in _SUMMARY.finditer(text):
+            value = float(match["value"]) / 1000
+            # A model without requests has none: NaN, which is not above anything.
+            if value > found.get(match["model"], 0.0):
+                found[match["model"]] = value
     return found
