@@ -38,17 +38,19 @@ from tritonkit.tools.perf_analyzer import PerfAnalyzer
 QUICK = Wish({}, {}, interval_ms=150, stability_percentage=1000)
 
 
-def test_a_dozen_points_alone_and_a_ring_of_pairs() -> None:
+def test_sixteen_points_alone_and_a_ring_of_pairs() -> None:
     found = points({"a": 16, "b": 8, "c": 1})
     alone = [key for key in found if not key.beside]
     assert [(key.thread_percentage, key.batch_size) for key in alone if key.model == "a"] == [
-        (at, batch) for at in (10, 30, 100) for batch in (1, 2, 4, 16)
+        (at, batch) for at in (10, 20, 50, 100) for batch in (1, 2, 4, 16)
     ]
-    assert len([key for key in alone if key.model == "c"]) == 3
+    assert len([key for key in alone if key.model == "c"]) == 4
     beside = [key for key in found if key.beside]
-    assert sorted((key.model, key.beside[0].model) for key in beside) == [
-        ("a", "b"), ("a", "c"), ("b", "a"), ("b", "c"), ("c", "a"), ("c", "b"),
-    ]  # fmt: skip
+    for share in (20, 50):
+        assert sorted((key.model, key.beside[0].model) for key in beside if key.thread_percentage == share) == [
+            ("a", "b"), ("a", "c"), ("b", "a"), ("b", "c"), ("c", "a"), ("c", "b"),
+        ]  # fmt: skip
+    assert len(beside) == 12
     assert all(key.thread_percentage + key.beside[0].thread_percentage == 100 for key in beside)
     assert [key for key in points({"a": 16}) if key.beside] == []
     assert [key for key in points({"a": 16, "b": 8}, pairs=()) if key.beside] == []
@@ -68,7 +70,7 @@ def test_batches_and_rings() -> None:
 def test_servers_start_once_for_all_their_points() -> None:
     wanted = points({"a": 16, "b": 8})
     needed = [servers for servers, _ in groups(wanted)]
-    assert len(needed) == len(set(needed)) == 8
+    assert len(needed) == len(set(needed)) == 8 + 3
     assert [key for _, keys in groups(wanted) for key in keys if key not in wanted] == []
     assert servers_of(Key("b", 30, 4, (Beside("a", 70, 4),))) == (("a", 70), ("b", 30))
 
@@ -350,25 +352,30 @@ def test_a_plan_that_does_not_hold_is_found_out() -> None:
         throughput=148, latency_avg=20_000, latency_p50=1, latency_p90=1, latency_p95=1, latency_p99=50_000,
         batches={2: 50, 3: 50}, seconds=60, parts={"compute_infer": 8000.0, "compute_input": 100.0},
     )  # fmt: skip
-    (found,) = compare(plan, {"bert": good})
+    (found,) = compare(plan, {"bert": good}, {})
     assert (found.model, found.held, found.batch_size, found.compute_ms) == ("bert", True, 2.5, 8.1)
     assert found.error == pytest.approx(found.predicted_compute_ms / 8.1 - 1)  # type: ignore[operator]
     truth = TRUTHS["bert"].active_ms(2, plan.gpus[0][0].choice.thread_percentage)
     assert truth < (found.predicted_compute_ms or 0) < 1.5 * truth
+    # Batches of three that are padded to four take as long as those.
+    (padded,) = compare(plan, {"bert": good}, {"bert": (1, 2, 4)})
+    (four,) = compare(plan, {"bert": replace(good, batches={2: 50, 4: 50})}, {})
+    assert padded.predicted_compute_ms == four.predicted_compute_ms
+    assert (padded.predicted_compute_ms or 0) > (found.predicted_compute_ms or 0)
     for broken in (replace(good, latency_p99=61_000), replace(good, throughput=130), replace(good, failures=1)):
-        assert not compare(plan, {"bert": broken})[0].held
+        assert not compare(plan, {"bert": broken}, {})[0].held
     # A minute of random arrivals may be a few percent off.
-    assert compare(plan, {"bert": replace(good, throughput=142)})[0].held
+    assert compare(plan, {"bert": replace(good, throughput=142)}, {})[0].held
     # In two seconds anything may be, which is no proof; in the time that is told to be enough it is one.
-    (short,) = compare(plan, {"bert": replace(good, throughput=131, seconds=2)})
+    (short,) = compare(plan, {"bert": replace(good, throughput=131, seconds=2)}, {})
     assert (short.told, short.held) == (False, False)
-    assert compare(plan, {"bert": replace(good, throughput=148, seconds=2)})[0].held
-    (slow,) = compare(plan, {"bert": replace(good, throughput=100, seconds=2)})
+    assert compare(plan, {"bert": replace(good, throughput=148, seconds=2)}, {})[0].held
+    (slow,) = compare(plan, {"bert": replace(good, throughput=100, seconds=2)}, {})
     assert (slow.told, slow.held) == (True, False)
     enough = seconds_to_tell(150)
     assert enough == pytest.approx(6)
     for throughput, held in ((132, True), (129, False)):
-        (found,) = compare(plan, {"bert": replace(good, throughput=throughput, seconds=enough)})
+        (found,) = compare(plan, {"bert": replace(good, throughput=throughput, seconds=enough)}, {})
         assert (found.told, found.held) == (True, held)
 
 

@@ -51,7 +51,7 @@ def profile(
     ] = "0",
     percentages: Annotated[
         str | None,
-        typer.Option(metavar="RANGE", help="Thread percentages (default: 10,30,100; on the CPU only 100)."),
+        typer.Option(metavar="RANGE", help="Thread percentages (default: 10,20,50,100; on the CPU only 100)."),
     ] = None,
     batch_size: Annotated[
         str | None,

@@ -112,7 +112,8 @@ def provision(
     if validate:
         from tritonkit.cli import validation
 
-        checked = validation.validate(packing, loaded, chosen, assignments or [], seconds, protocol, device)
+        raw = profile.with_name(f"{profile.stem}-validation").resolve()
+        checked = validation.validate(packing, loaded, chosen, assignments or [], seconds, protocol, device, raw)
     if as_json:
         found: dict[str, Any] = {
             **document(packing, terms),

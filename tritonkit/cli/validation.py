@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -30,6 +30,7 @@ def validate(
     seconds: float,
     protocol: Protocol,
     device: str,
+    raw: Path,
 ) -> tuple[Comparison, ...]:
     """Serve a plan on this machine's GPUs, or on its CPU where it has none, and hold it against what was predicted.
 
@@ -41,6 +42,7 @@ def validate(
         seconds: how long every model is under load.
         protocol: how requests are sent.
         device: what the profile was measured on; empty where it does not say.
+        raw: where perf_analyzer's command lines, logs and reports go; what is there is replaced.
 
     Raises:
         SpecError, ExportFailed: the spec with the plan cannot be built.
@@ -51,7 +53,7 @@ def validate(
     from tritonkit.bench.levels import Level, RequestRate
     from tritonkit.bench.preparation import Wish
     from tritonkit.cli.temporary import ON_CPU, built, samples_of, serving, with_members
-    from tritonkit.client.endpoint import Addresses
+    from tritonkit.client.endpoint import Addresses, Endpoint
     from tritonkit.provision import overlay
     from tritonkit.provision.measuring import under_load
     from tritonkit.provision.validation import compare, seconds_to_tell
@@ -74,6 +76,7 @@ def validate(
         names = ", ".join(dict.fromkeys(gpu.name for gpu in here[: len(packing.gpus)]))
         messages().print(f"note: the profile is of {device}, and here is {names}", markup=False)
     analyzer = perf_analyzer.find()
+    shutil.rmtree(raw, ignore_errors=True)
     plan = overlay.text(packing, loaded, "tritonkit provision --validate")
     chosen = tuple(str(number) for number in range(len(packing.gpus))) if here else ON_CPU
     levels = [Level(model, RequestRate(rate, "poisson"), protocol=protocol) for model, rate in sorted(rates.items())]
@@ -81,16 +84,25 @@ def validate(
     with built(files, assignments, plan) as (repository, entries), progress() as bars:
         texts, start = samples_of(repository, os.environ)
         bar = bars.add_task("starting the plan's servers", total=None)
-        with (
-            serving(repository, with_members(loaded, list(loaded.spec.models)), entries, chosen) as deployment,
-            TemporaryDirectory(prefix="tritonkit-load-") as folder,
-        ):
+        with serving(repository, with_members(loaded, list(loaded.spec.models)), entries, chosen) as deployment:
             bars.update(bar, description=f"every model under its load for {seconds:g} s")
+            endpoint = Endpoint(deployment.http)
+            padded = {model: _padded(endpoint.config(model)) for model in rates} if here else {}
             measured = under_load(
-                levels, Addresses(deployment.http, deployment.grpc), analyzer, wish, Path(folder), "load",
+                levels, Addresses(deployment.http, deployment.grpc), analyzer, wish, raw, "load",
                 samples=texts, samples_folder=start, warm_up=_WARM_UP,
             )  # fmt: skip
-    return compare(packing, measured)
+    return compare(packing, measured, padded)
+
+
+def _padded(config: Mapping[str, Any]) -> Sequence[int]:
+    """The batch sizes that a model on a GPU is padded to: by tritonkit's own backends, and by no native one."""
+    from tritonkit.backends.batching.configuration import sizes_of
+    from tritonkit.repository.inspection import BUNDLED
+    from tritonkit.tools import tritonserver
+
+    ours = tritonserver.find().bundled and config.get("backend") in {*(BUNDLED.backends or ())} - {"python"}
+    return sizes_of(config, on_gpu=True) if ours else ()
 
 
 def print_comparison(found: Sequence[Comparison]) -> None:

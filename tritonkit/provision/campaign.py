@@ -12,8 +12,8 @@ from tritonkit.errors import BenchmarkFailed, Fault, LaunchFailed, RequestFailed
 from tritonkit.provision import profiles
 from tritonkit.provision.profiles import Beside, Key, Row
 
-# The time goes with 1 / percentage, so points a factor of three apart tell its curve best.
-PERCENTAGES = (10.0, 30.0, 100.0)
+# The time goes about with 1 / percentage. Most plans give a model less than half of a GPU: closer looks pay there.
+PERCENTAGES = (10.0, 20.0, 50.0, 100.0)
 # A profile of larger batches than this would say little of requests with objectives.
 LARGEST_BATCH = 32
 
@@ -44,14 +44,13 @@ def points(
     sizes = {name: _fitting(chosen, largest[name]) if chosen else batches(largest[name]) for name in names}
     names = [name for name in names if sizes[name]]
     found = [Key(name, percentage, batch) for name in names for percentage in percentages for batch in sizes[name]]
-    own = max((value for value in percentages if value <= 50), default=None)
-    if own is None:
-        return tuple(found)
+    # Two splits of the GPU: what a neighbour's share does cannot be told from one.
+    splits = [value for value in sorted(percentages) if value <= 50][-2:]
     for one, other in ring(names) if pairs is None else [pair for pair in pairs if set(pair) <= set(names)]:
-        for first, second in ((one, other), (other, one)):
-            # The larger a neighbour's share, the better its influence shows.
-            beside = Beside(second, 100 - own, _middle(sizes[second]))
-            found.append(Key(first, own, _middle(sizes[first]), (beside,)))
+        for own in splits:
+            for first, second in ((one, other), (other, one)):
+                beside = Beside(second, 100 - own, _middle(sizes[second]))
+                found.append(Key(first, own, _middle(sizes[first]), (beside,)))
     return tuple(dict.fromkeys(found))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -63,10 +63,17 @@ class Comparison:
         return {**asdict(self), "error": self.error}
 
 
-def compare(packing: Packing, measured: Mapping[str, Repeat]) -> tuple[Comparison, ...]:
+def compare(
+    packing: Packing, measured: Mapping[str, Repeat], padded: Mapping[str, Sequence[int]]
+) -> tuple[Comparison, ...]:
     """Predicted against measured for every model of a plan that was measured, all under load at once.
 
     A model with replicas is held against the slowest of them.
+
+    Args:
+        packing: the plan.
+        measured: what each model did.
+        padded: the batch sizes that each model's backend pads to; none, or no such model, where it does not.
     """
     slowest: dict[str, tuple[int, Seat]] = {}
     for number, seat in packing.seats:
@@ -74,13 +81,13 @@ def compare(packing: Packing, measured: Mapping[str, Repeat]) -> tuple[Compariso
         if known is None or seat.prediction.latency_p99_ms > known[1].prediction.latency_p99_ms:
             slowest[seat.model] = (number, seat)
     return tuple(
-        _compared(seat, packing.gpus[number], measured[model])
+        _compared(seat, packing.gpus[number], measured[model], padded.get(model, ()))
         for model, (number, seat) in sorted(slowest.items())
         if model in measured
     )
 
 
-def _compared(seat: Seat, placed: tuple[Seat, ...], repeat: Repeat) -> Comparison:
+def _compared(seat: Seat, placed: tuple[Seat, ...], repeat: Repeat, padded: Sequence[int]) -> Comparison:
     choice = seat.choice
     batch = repeat.average_batch or 1.0
     compute = repeat.compute
@@ -92,7 +99,7 @@ def _compared(seat: Seat, placed: tuple[Seat, ...], repeat: Repeat) -> Compariso
     # As often as each size was executed: the mean of a curve is not the curve at the mean.
     sizes = repeat.batches or {1: 1}
     predicted = sum(
-        count * predict(choice.behaviour, size, choice.thread_percentage, around).service_ms
+        count * predict(choice.behaviour, _run_as(size, padded), choice.thread_percentage, around).service_ms
         for size, count in sizes.items()
     ) / sum(sizes.values())
     workload = choice.workload
@@ -112,6 +119,11 @@ def _compared(seat: Seat, placed: tuple[Seat, ...], repeat: Repeat) -> Compariso
         told=served is not None,
         held=p99 <= workload.slo_ms and bool(served) and not repeat.failures,
     )
+
+
+def _run_as(size: int, padded: Sequence[int]) -> int:
+    """The size that a batch runs as."""
+    return next((one for one in sorted(padded) if one >= size), size)
 
 
 def seconds_to_tell(rate: float) -> float:

@@ -162,6 +162,11 @@ def accelerators(config: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
 
 
 def batch_sizes(model: Model) -> tuple[int, ...]:
+    """The batch sizes that an instance pads to; as ``sizes_of``."""
+    return sizes_of(model.config, on_gpu=model.device is not None)
+
+
+def sizes_of(config: Mapping[str, Any], *, on_gpu: bool) -> tuple[int, ...]:
     """The batch sizes to pad to, ascending, the last one ``max_batch_size``; none where batches run as they come.
 
     ``batch_buckets`` says them ("1,4,16"; "none" for no padding). Else, on a GPU, they are 1, the
@@ -170,8 +175,8 @@ def batch_sizes(model: Model) -> tuple[int, ...]:
     Raises:
         ValueError: ``batch_buckets`` is no list of sizes within ``max_batch_size``.
     """
-    largest = model.max_batch_size
-    stated = parameter(model.config, "batch_buckets").replace(" ", "")
+    largest = int(config.get("max_batch_size", 0))
+    stated = parameter(config, "batch_buckets").replace(" ", "")
     if stated and stated != "none":
         sizes = [int(word) if word.isdecimal() else 0 for word in stated.split(",")]
         if not all(0 < size <= largest for size in sizes):
@@ -180,9 +185,9 @@ def batch_sizes(model: Model) -> tuple[int, ...]:
                 f"or none, got {stated!r}"
             )
         return tuple(sorted({*sizes, largest}))
-    if stated == "none" or model.device is None or not largest:
+    if stated == "none" or not on_gpu or not largest:
         return ()
-    preferred = model.config.get("dynamic_batching", {}).get("preferred_batch_size", [])
+    preferred = config.get("dynamic_batching", {}).get("preferred_batch_size", [])
     between = preferred or [2**power for power in range(largest.bit_length())]
     return tuple(sorted({1, *(int(size) for size in between if int(size) <= largest), largest}))
 
