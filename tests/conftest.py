@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +13,19 @@ from measured import analyzer, repository
 from serving import echo_repository, up
 
 from tritonkit.serve import Deployment
+from tritonkit.serve.warden import SHARED_MEMORY
 from tritonkit.tools.perf_analyzer import PerfAnalyzer
 
 # A shell that starts us in the background has Ctrl-C ignored, in us and in whatever we start: tests press it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave ``alone`` to a run with one test at a time: this is one of several workers where it has an input."""
+    if hasattr(config, "workerinput"):
+        alone = [item for item in items if item.get_closest_marker("alone")]
+        config.hook.pytest_deselected(items=alone)
+        items[:] = [item for item in items if item not in alone]
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +48,17 @@ def measured_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deploy
 def perf_analyzer() -> PerfAnalyzer:
     """The real perf_analyzer."""
     return analyzer()
+
+
+@pytest.fixture
+def regions_alone() -> Iterator[None]:
+    """perf_analyzer's shared memory, for one test at a time: its regions have the same names in every process."""
+    folder = os.open(SHARED_MEMORY, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 @pytest.fixture

@@ -85,6 +85,7 @@ def regions() -> set[str]:
     return {path.name for path in process._SHARED_MEMORY.iterdir() if ours.fullmatch(path.name)}
 
 
+@pytest.mark.usefixtures("regions_alone")
 def test_each_way_of_asking_gives_a_row(
     measured_server: Deployment, perf_analyzer: PerfAnalyzer, tmp_path: Path
 ) -> None:
@@ -140,6 +141,7 @@ def test_an_ensemble_waits_in_the_queues_of_its_members(
     assert one.busiest == "add"
 
 
+@pytest.mark.usefixtures("regions_alone")
 def test_images_as_bytes(measured_server: Deployment, perf_analyzer: PerfAnalyzer, tmp_path: Path) -> None:
     for index in range(3):
         png(tmp_path / f"{index}.png", index + 1, 4)
@@ -254,6 +256,7 @@ def test_answers_that_never_come_are_an_error(
     assert not processes_naming(tmp_path / "out")
 
 
+@pytest.mark.usefixtures("regions_alone")
 def test_a_perf_analyzer_that_does_not_end_is_stopped(
     measured_server: Deployment, perf_analyzer: PerfAnalyzer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

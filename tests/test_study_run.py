@@ -136,6 +136,7 @@ def test_a_dry_run_says_what_would_be_done_and_what_cannot(project: Path) -> Non
     assert not (project / "out").exists()
 
 
+@pytest.mark.alone
 def test_models_together_are_held_against_themselves_alone(project: Path) -> None:
     text = (
         "together:\n"
@@ -218,6 +219,7 @@ def test_a_full_disk_keeps_what_was_measured_and_says_so(measured_server: Deploy
     assert len(load(tmp_path / "out").records) == len(kept) + 1
 
 
+@pytest.mark.alone
 def test_the_best_of_a_real_grid_is_found_in_fewer_points(project: Path) -> None:
     (project / "spec.yaml").write_text(SPEC.replace("[-4]", "[-5]"))
     text = "models: [moody]\nload: {concurrency: 1:6}\ndeployment: {'models.moody.instance_group[0].count': [1, 2]}\n"
