@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from measured import analyzer, repository
 from serving import echo_repository, up
 
@@ -18,6 +19,14 @@ from tritonkit.tools.perf_analyzer import PerfAnalyzer
 
 # A shell that starts us in the background has Ctrl-C ignored, in us and in whatever we start: tests press it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The workers of -n are told how wide the terminal of the run is; what tests start looks at its own.
+for name in ("COLUMNS", "LINES"):
+    os.environ.pop(name, None)
+
+# Beside other tests a single example may take long, and the next one may not.
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

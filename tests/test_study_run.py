@@ -119,7 +119,8 @@ def test_deployments_are_built_brought_up_measured_and_taken_down(project: Path)
     # A model whose code has changed is another one.
     source = project / "src/add/model.py"
     source.write_text(source.read_text() + "# changed\n")
-    assert "were measured before" not in study(project, text).stderr
+    first = text.replace("[1, 2]", "[1]").replace(", pytohn", "")
+    assert "were measured before" not in study(project, first).stderr
     assert len(list(project.glob("out/superseded/*count=1*python*"))) >= 1
 
 
@@ -203,7 +204,7 @@ def test_a_full_disk_keeps_what_was_measured_and_says_so(measured_server: Deploy
     text = f"version: 1\nurl: {measured_server.http}\ngrpc_url: {measured_server.grpc}\n{QUICK}{MANY}"
     (tmp_path / "study.yaml").write_text(text)
     # The largest file that may be written: the table grows beyond it after some points, as on a disk that fills.
-    argv = ["prlimit", "--fsize=7500", str(PROGRAM), "bench", "study.yaml", "-o", "out"]
+    argv = ["prlimit", "--fsize=5000", str(PROGRAM), "bench", "study.yaml", "-o", "out"]
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=110)
     assert done.returncode == 6
     assert "the results cannot be written: File too large" in done.stderr
