@@ -221,6 +221,7 @@ def test_a_level_that_never_settles_has_a_row_that_says_so(
     assert len((folder / "command.txt").read_text().splitlines()) == 2
 
 
+@pytest.mark.alone
 def test_more_load_than_the_server_takes_is_overloaded(
     measured_server: Deployment, perf_analyzer: PerfAnalyzer, tmp_path: Path
 ) -> None:
