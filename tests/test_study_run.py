@@ -270,6 +270,7 @@ ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 
 
+@pytest.mark.alone
 def test_a_service_that_is_no_triton_is_measured_beside_it(tmp_path: Path, perf_analyzer: PerfAnalyzer) -> None:
     (tmp_path / "service.py").write_text(SERVICE)
     (tmp_path / "body").write_text("please")
