@@ -30,6 +30,8 @@ CONCURRENCY ?= 1,4
 # What the tests export with. The registry's own build carries CUDA: for the smaller one of the CPU, give a requirement
 # or options that name it, as in TORCH='torch==2.13.0 --index-url ...'.
 TORCH ?= torch==2.13.0
+# Tests at the same time. Half of a test's time is waiting for a server: one more than there are cores.
+WORKERS ?= $(shell echo $$(($$(nproc) + 1)))
 
 .PHONY: help demo test check model_repository docs docker-test picture fuzz benchmarks clean
 
@@ -63,9 +65,11 @@ demo: $(VENV)/.demo
 	run tritonkit bench classify digits --concurrency $(CONCURRENCY)
 
 # Some tests run programs of the system (HAProxy, for one): they are installed where that needs no password.
+# Those that nothing may run beside (-m alone) come after the others.
 test: $(VENV)/.dev
 	$(BIN)/python tests/system_packages.py
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
+	$(BIN)/python -m pytest -m alone
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check

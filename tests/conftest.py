@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from measured import analyzer, repository
 from serving import echo_repository, up
 
 from tritonkit.serve import Deployment
+from tritonkit.serve.warden import SHARED_MEMORY
 from tritonkit.tools.perf_analyzer import PerfAnalyzer
 
 # A shell that starts us in the background has Ctrl-C ignored, in us and in whatever we start: tests press it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The workers of -n are told how wide the terminal of the run is; what tests start looks at its own.
+for name in ("COLUMNS", "LINES"):
+    os.environ.pop(name, None)
+
+# Beside other tests a single example may take long, and the next one may not.
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave ``alone`` to a run with one test at a time: this is one of several workers where it has an input."""
+    if hasattr(config, "workerinput"):
+        alone = [item for item in items if item.get_closest_marker("alone")]
+        config.hook.pytest_deselected(items=alone)
+        items[:] = [item for item in items if item not in alone]
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +57,17 @@ def measured_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deploy
 def perf_analyzer() -> PerfAnalyzer:
     """The real perf_analyzer."""
     return analyzer()
+
+
+@pytest.fixture
+def regions_alone() -> Iterator[None]:
+    """perf_analyzer's shared memory, for one test at a time: its regions have the same names in every process."""
+    folder = os.open(SHARED_MEMORY, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 @pytest.fixture

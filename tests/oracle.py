@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tritonkit.serve import backend_directory
+from tritonkit.serve import backend_directory, ports
 from tritonkit.tools import tritonserver
 
 LOAD_SECONDS = 25.0
@@ -172,9 +171,7 @@ class Oracle:
         if self._process is not None and self._process.poll() is None:
             return
         self.stop()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
+        self._port = ports.choose("127.0.0.1", {"http": 0})["http"]
         argv = [
             str(self._server.binary),
             f"--model-repository={self._repository}",

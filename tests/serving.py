@@ -78,7 +78,7 @@ def tritonkit(project: Path, *arguments: str, env: dict[str, str] | None = None)
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=120,
     )
 
 

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tritonclient.http as triton
 from serving import tritonkit
 
@@ -32,6 +33,7 @@ def loop(server: Deployment) -> float:
     return statistics.median(times)
 
 
+@pytest.mark.alone
 def test_the_median_latency_is_that_of_an_independent_client_within_5_percent(
     measured_server: Deployment, perf_analyzer: PerfAnalyzer, tmp_path: Path
 ) -> None:

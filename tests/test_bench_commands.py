@@ -210,6 +210,7 @@ def test_a_dry_run_beside_a_server_names_its_models_and_says_what_the_run_would(
     assert "its shape is open" in dry.stderr
 
 
+@pytest.mark.usefixtures("regions_alone")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupt_keeps_what_was_measured(
     measured_server: Deployment, tmp_path: Path, number: signal.Signals, code: int

@@ -85,6 +85,7 @@ def regions() -> set[str]:
     return {path.name for path in process._SHARED_MEMORY.iterdir() if ours.fullmatch(path.name)}
 
 
+@pytest.mark.usefixtures("regions_alone")
 def test_each_way_of_asking_gives_a_row(
     measured_server: Deployment, perf_analyzer: PerfAnalyzer, tmp_path: Path
 ) -> None:
@@ -155,6 +156,7 @@ def test_the_queue_of_an_ensemble_is_not_that_of_others_who_ask_its_members(
     assert 1000 < ensemble.parts["queue"] < (ensemble.latency_avg or 0.0)
 
 
+@pytest.mark.usefixtures("regions_alone")
 def test_images_as_bytes(measured_server: Deployment, perf_analyzer: PerfAnalyzer, tmp_path: Path) -> None:
     for index in range(3):
         png(tmp_path / f"{index}.png", index + 1, 4)
@@ -234,6 +236,7 @@ def test_a_level_that_never_settles_has_a_row_that_says_so(
     assert len((folder / "command.txt").read_text().splitlines()) == 2
 
 
+@pytest.mark.alone
 def test_more_load_than_the_server_takes_is_overloaded(
     measured_server: Deployment, perf_analyzer: PerfAnalyzer, tmp_path: Path
 ) -> None:
@@ -269,6 +272,7 @@ def test_answers_that_never_come_are_an_error(
     assert not processes_naming(tmp_path / "out")
 
 
+@pytest.mark.usefixtures("regions_alone")
 def test_a_perf_analyzer_that_does_not_end_is_stopped(
     measured_server: Deployment, perf_analyzer: PerfAnalyzer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

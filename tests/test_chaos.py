@@ -79,6 +79,7 @@ def restarts_of(deployment: Deployment) -> int:
     return sum(server.restarts for server in deployment.servers)
 
 
+@pytest.mark.alone
 def test_every_kind_of_process_is_struck(tmp_path: Path, two_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
     # What is stopped is left alone for less time than people are granted.
     monkeypatch.setattr(health, "STOPPED", 0.3)

@@ -21,7 +21,6 @@ def judge() -> Iterator[Oracle]:
 # Shrinking would ask the server hundreds of times more; a fixed seed makes a failure come again.
 @settings(
     max_examples=60,
-    deadline=None,
     derandomize=True,
     database=None,
     phases=[Phase.explicit, Phase.generate],

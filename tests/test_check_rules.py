@@ -109,7 +109,7 @@ def test_a_version_named_twice_is_taken_for_present() -> None:
     assert error.code == "ID013"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(config=configurations())
 def test_no_configuration_ends_in_a_traceback(config: Any) -> None:
     for machine in (Machine(), Machine(gpus=1, release=(24, 10), backends=frozenset(), agents=frozenset())):

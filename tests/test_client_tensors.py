@@ -58,7 +58,7 @@ def test_without_a_batch_dimension_nothing_is_added() -> None:
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_array_survives_json(data: st.DataObject) -> None:
     datatype = data.draw(st.sampled_from(["INT8", "UINT8", "INT32", "UINT64", "FP32", "FP64", "BOOL"]))
     dims = tuple(data.draw(st.lists(st.integers(1, 3), min_size=1, max_size=3)))

@@ -51,12 +51,13 @@ def container(image: str) -> Iterator[str]:
 
 
 class Network:
-    """A network and process numbers of its own, for containers that share them; all ends with it."""
+    """A network, process numbers and shared memory of its own, for containers that share them; all ends with it."""
 
     def __init__(self) -> None:
         # The kernel ends every process of the namespace with the first.
         self._holder = subprocess.Popen(
             ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc",
+             "sh", "-c", 'mount -t tmpfs shm /dev/shm && exec "$@"', "sh",
              sys.executable, "-c", WITH_LOOPBACK, "sleep", "infinity"]
         )  # fmt: skip
         children = Path(f"/proc/{self._holder.pid}/task/{self._holder.pid}/children")

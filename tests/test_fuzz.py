@@ -22,8 +22,8 @@ from tritonkit.repository.importing import import_repository
 
 CASES = Path(__file__).parent / "fuzz_cases"
 INPUTS = int(os.environ.get("FUZZ_INPUTS", "100000"))
-FEW = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-MANY = settings(max_examples=INPUTS // 2, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+FEW = settings(max_examples=150, suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=INPUTS // 2, suppress_health_check=list(HealthCheck), database=None)
 
 # What a mutated pbtxt is tried on: names that configurations give, versions, and what no version is.
 FILES = ("1/model.py", "3/model.onnx", "l.txt", "warmup/w.bin", "initial_state/s", "configs/a.pbtxt", "1/.x", "x y/z")

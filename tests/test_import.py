@@ -320,7 +320,7 @@ PATHS = (
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     said=values(protobuf.empty().DESCRIPTOR),
     paths=st.sets(st.sampled_from(PATHS), max_size=6),

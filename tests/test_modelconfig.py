@@ -156,7 +156,7 @@ def test_a_stated_shape_may_narrow_the_artifact() -> None:
     assert list(configured("{max_batch_size: 1, input: {x: 'FP32[7,3]'}}", dynamic).input[0].dims) == [7, 3]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(value=values(protobuf.empty().DESCRIPTOR))
 def test_whatever_the_protobuf_can_say_survives(value: dict[str, Any]) -> None:
     """As protobuf's own JSON reader understands it, and through text and back."""

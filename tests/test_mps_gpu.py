@@ -38,8 +38,6 @@ PATIENT = replace(QUICK, start_timeout=120, stop_timeout=10)
 RESTART = {"command": "restart", "server": "mps-0"}
 X = np.ones((1, 3), np.float32)
 
-pytestmark = pytest.mark.timeout(300)
-
 
 def percentages(a: float, b: float) -> tuple[Server, ...]:
     """Two servers on GPU 0; one of them with a model on the CPU as well, and a limit of memory."""

@@ -66,7 +66,7 @@ def problems(draw: st.DrawFn, most: int = 5) -> tuple[list[Workload], dict[str, 
 
 
 @given(problems())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_every_plan_keeps_to_its_terms(problem: tuple[list[Workload], dict[str, Behaviour], Terms]) -> None:
     wanted, known, terms = problem
     plan = pack(wanted, known, terms, effort=0.5)
@@ -100,7 +100,7 @@ def test_every_plan_keeps_to_its_terms(problem: tuple[list[Workload], dict[str, 
 
 
 @given(problems(most=4))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_no_assignment_needs_fewer_gpus_than_a_proven_plan(
     problem: tuple[list[Workload], dict[str, Behaviour], Terms],
 ) -> None:
@@ -123,7 +123,7 @@ def test_no_assignment_needs_fewer_gpus_than_a_proven_plan(
 
 
 @given(problems(most=3))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_no_percentages_that_hold_are_smaller(problem: tuple[list[Workload], dict[str, Behaviour], Terms]) -> None:
     wanted, known, terms = problem
     items = [item(known[each.model], each, 1, terms) for each in wanted]

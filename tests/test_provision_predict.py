@@ -177,7 +177,7 @@ def test_few_points_are_a_table() -> None:
     ),
     st.sampled_from([0.0, 0.02]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_fitted_curve_never_goes_the_wrong_way(truth: Truth, noise: float) -> None:
     found = curve(rows({"m": truth}, noise=noise))
     if found.form == "table":

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tritonkit.serve.events import (
@@ -500,7 +500,6 @@ def plans(draw: st.DrawFn) -> tuple[ProcessSpec, ...]:
     return (*daemons, *servers)
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_whatever_happens(data: st.DataObject) -> None:
     """No process runs without what it needs, none is started twice, and a stop ends them all."""

@@ -21,10 +21,13 @@ from tritonkit.serve.procfs import dead_children, is_running, start_ticks
 from tritonkit.serve.state import Claim, began, recorded
 from tritonkit.serve.warden import MARK, SHARED_MEMORY, clean, mark, members, shared_memory_prefix
 
+# Marks reach across the whole machine: another run of these tests, beside this one, has deployments of its own.
+OURS, OTHERS = f"{os.getpid():08x}", f"{os.getpid() + 0xBAD00000:08x}"
+
 
 def deployment(project: Path, pid: int, ticks: int) -> Deployment:
     return Deployment(
-        id="feedbeef",
+        id=OURS,
         pid=pid,
         began=ticks,
         started=1.5,
@@ -96,8 +99,8 @@ def test_a_claim_ends_what_a_killed_run_left(tmp_path: Path) -> None:
     claim = Claim(tmp_path)
     claim.write(deployment(tmp_path, 1, 1))
     claim.release(forget=False)
-    with subprocess.Popen(["sleep", "60"], env={**os.environ, MARK: mark("feedbeef", "server")}) as left:
-        (region := SHARED_MEMORY / f"{shared_memory_prefix(mark('feedbeef', 'server'))}x").write_text("")
+    with subprocess.Popen(["sleep", "60"], env={**os.environ, MARK: mark(OURS, "server")}) as left:
+        (region := SHARED_MEMORY / f"{shared_memory_prefix(mark(OURS, 'server'))}x").write_text("")
         next_claim = Claim(tmp_path)
         assert next_claim.leftover == 1
         assert left.wait(30) == -9
@@ -109,12 +112,12 @@ def test_the_copy_of_a_project_does_not_end_what_runs_in_the_project(tmp_path: P
     claim = Claim(tmp_path / "project")
     claim.write(deployment(tmp_path / "project", os.getpid(), began(os.getpid())))
     shutil.copytree(tmp_path / "project", tmp_path / "copy")
-    with subprocess.Popen(["sleep", "60"], env={**os.environ, MARK: mark("feedbeef", "server")}) as server:
+    with subprocess.Popen(["sleep", "60"], env={**os.environ, MARK: mark(OURS, "server")}) as server:
         assert down(tmp_path / "copy") == Stopped(None, killed=False, leftover=0)
         Claim(tmp_path / "copy").release()
         assert server.poll() is None
         server.kill()
-    assert running(tmp_path / "project").id == "feedbeef"
+    assert running(tmp_path / "project").id == OURS
     claim.release()
 
 
@@ -139,7 +142,7 @@ def test_a_state_file_that_names_what_is_not_ours_is_no_deployment(tmp_path: Pat
     assert recorded(tmp_path) is not None
     path = tmp_path / ".tritonkit/state.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    other = SHARED_MEMORY / f"{shared_memory_prefix(mark('0badcafe', 'server'))}x"
+    other = SHARED_MEMORY / f"{shared_memory_prefix(mark(OTHERS, 'server'))}x"
     other.write_text("")
     try:
         assert recorded(tmp_path) is None
@@ -150,10 +153,10 @@ def test_a_state_file_that_names_what_is_not_ours_is_no_deployment(tmp_path: Pat
 
 
 def test_shared_memory_of_others_stays(tmp_path: Path) -> None:
-    other = SHARED_MEMORY / f"{shared_memory_prefix(mark('0badcafe', 'server'))}x"
+    other = SHARED_MEMORY / f"{shared_memory_prefix(mark(OTHERS, 'server'))}x"
     other.write_text("")
     try:
-        for marked in ("*", "????????.", "[0-9]badcafe."):
+        for marked in ("*", "????????.", f"[a-z]{OTHERS[1:]}."):
             clean(marked)
         assert other.exists()
     finally:
@@ -185,7 +188,7 @@ def test_nothing_is_written_through_a_link(tmp_path: Path, name: str) -> None:
     else:
         claim = Claim(tmp_path)
         claim.write(deployment(tmp_path, os.getpid(), began(os.getpid())))
-        assert running(tmp_path).id == "feedbeef"
+        assert running(tmp_path).id == OURS
         claim.release()
     assert (tmp_path / "precious").read_text() == "mine"
 
@@ -231,12 +234,12 @@ def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
 
 
 def test_marks_do_not_run_into_each_other() -> None:
-    with subprocess.Popen(["sleep", "60"], env={**os.environ, MARK: mark("0badcafe", "server10")}) as other:
-        assert members(mark("0badcafe")) == [other.pid]
-        assert members(mark("0badcafe", "server1")) == []
-        assert members(mark("0badcaf")) == []
-        assert clean(mark("0badcafe", "server1")) == 0
-        assert clean(mark("0badcafe")) == 1
+    with subprocess.Popen(["sleep", "60"], env={**os.environ, MARK: mark(OTHERS, "server10")}) as other:
+        assert members(mark(OTHERS)) == [other.pid]
+        assert members(mark(OTHERS, "server1")) == []
+        assert members(mark(OTHERS[:-1])) == []
+        assert clean(mark(OTHERS, "server1")) == 0
+        assert clean(mark(OTHERS)) == 1
 
 
 def test_what_proc_says() -> None:

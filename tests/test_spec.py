@@ -326,7 +326,7 @@ KEYS = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(value=st.dictionaries(KEYS, YAML_VALUES | st.dictionaries(KEYS, YAML_VALUES, max_size=4), max_size=5))
 def test_any_values_end_in_a_spec_or_in_faults(tmp_path_factory: pytest.TempPathFactory, value: dict[str, Any]) -> None:
     import yaml
@@ -337,7 +337,7 @@ def test_any_values_end_in_a_spec_or_in_faults(tmp_path_factory: pytest.TempPath
         load([file], [], {}).faults.raise_if_any()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.binary(max_size=200) | st.text(alphabet="-:[]{}&*!|>'\"#\n ab1<%@`,?", max_size=80).map(str.encode))
 def test_any_bytes_end_in_a_document_or_in_faults(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     file = tmp_path_factory.getbasetemp() / "bytes.yaml"

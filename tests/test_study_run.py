@@ -119,7 +119,8 @@ def test_deployments_are_built_brought_up_measured_and_taken_down(project: Path)
     # A model whose code has changed is another one.
     source = project / "src/add/model.py"
     source.write_text(source.read_text() + "# changed\n")
-    assert "were measured before" not in study(project, text).stderr
+    first = text.replace("[1, 2]", "[1]").replace(", pytohn", "")
+    assert "were measured before" not in study(project, first).stderr
     assert len(list(project.glob("out/superseded/*count=1*python*"))) >= 1
 
 
@@ -136,6 +137,7 @@ def test_a_dry_run_says_what_would_be_done_and_what_cannot(project: Path) -> Non
     assert not (project / "out").exists()
 
 
+@pytest.mark.alone
 def test_models_together_are_held_against_themselves_alone(project: Path) -> None:
     text = (
         "together:\n"
@@ -202,7 +204,7 @@ def test_a_full_disk_keeps_what_was_measured_and_says_so(measured_server: Deploy
     text = f"version: 1\nurl: {measured_server.http}\ngrpc_url: {measured_server.grpc}\n{QUICK}{MANY}"
     (tmp_path / "study.yaml").write_text(text)
     # The largest file that may be written: the table grows beyond it after some points, as on a disk that fills.
-    argv = ["prlimit", "--fsize=7500", str(PROGRAM), "bench", "study.yaml", "-o", "out"]
+    argv = ["prlimit", "--fsize=5000", str(PROGRAM), "bench", "study.yaml", "-o", "out"]
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=110)
     assert done.returncode == 6
     assert "the results cannot be written: File too large" in done.stderr
@@ -218,6 +220,7 @@ def test_a_full_disk_keeps_what_was_measured_and_says_so(measured_server: Deploy
     assert len(load(tmp_path / "out").records) == len(kept) + 1
 
 
+@pytest.mark.alone
 def test_the_best_of_a_real_grid_is_found_in_fewer_points(project: Path) -> None:
     (project / "spec.yaml").write_text(SPEC.replace("[-4]", "[-5]"))
     text = "models: [moody]\nload: {concurrency: 1:6}\ndeployment: {'models.moody.instance_group[0].count': [1, 2]}\n"
@@ -267,6 +270,7 @@ ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 
 
+@pytest.mark.alone
 def test_a_service_that_is_no_triton_is_measured_beside_it(tmp_path: Path, perf_analyzer: PerfAnalyzer) -> None:
     (tmp_path / "service.py").write_text(SERVICE)
     (tmp_path / "body").write_text("please")

@@ -175,7 +175,7 @@ def test_the_schema_refuses_what_is_no_spec() -> None:
         assert not accepted(bad)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(said=values(protobuf.empty().DESCRIPTOR), key=st.text(max_size=5))
 def test_the_schema_agrees_with_the_loader(said: dict[str, Any], key: str) -> None:
     assert accepted(spec(said))

@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tritonkit.bench import figures
 from tritonkit.bench.records import Record, load
 from tritonkit.tools.perf_analyzer import PerfAnalyzer
@@ -26,7 +24,6 @@ SMALL = (
 )
 
 
-@pytest.mark.timeout(300)
 def test_the_tutorial_on_the_digits_starter(perf_analyzer: PerfAnalyzer, tmp_path: Path) -> None:
     options = [word for value in SMALL for word in ("--set", value)]
     argv = [sys.executable, str(TUTORIAL / "run.py"), "digits", "--output", str(tmp_path / "out"), *options]

@@ -28,9 +28,10 @@ def tables(sample: Sample) -> RenderableType:
 
 
 def heading(sample: Sample, what: str) -> RenderableType:
-    """The line above the tables of a live view."""
+    """The line above the tables of a live view; where it is too long, the end of ``what`` is left out."""
     moment = time.strftime("%H:%M:%S", time.localtime(sample.time))
-    return Text.assemble((what, "bold"), f"  {moment}  rates over {sample.seconds:.1f} s  (q quits)")
+    said = f"{moment}  rates over {sample.seconds:.1f} s  (q quits)  "
+    return Text.assemble(said, (what, "bold"), no_wrap=True, overflow="ellipsis")
 
 
 def _table(columns: Sequence[str], right: Sequence[str]) -> Table:
