@@ -25,7 +25,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -51,6 +51,7 @@ NEIGHBOURS = {
     BANDWIDTH: Level(BANDWIDTH, Concurrency(4), 1, "grpc", "system"),
 }
 WARM_SECONDS = 2.0
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - POSIX shared memory lies there on Linux
 FREE_PORTS = {"http": 0, "grpc": 0, "metrics": 0}
 
 
@@ -262,18 +263,38 @@ def load(bench: Bench, level: Level, addresses: Addresses) -> Iterator[None]:
     folder = bench.folder
     data = written(folder, subject)
     line = argv(bench.analyzer.binary, level, addresses, subject.measurement, data=data, report=folder / "report.csv")
-    with (folder / "load.log").open("wb") as log:
-        process = subprocess.Popen(tied(line), env={**os.environ, **bench.analyzer.env}, stdout=log, stderr=log)
-    try:
+    with running(line, bench.analyzer.env, folder / "load.log") as process:
         yield
         if process.poll() is not None:
             raise RuntimeError(f"the load on {level.model} ended:\n{(folder / 'load.log').read_text()[-1500:]}")
+
+
+@contextmanager
+def running(line: Sequence[str], env: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process for the time of a block, killed at the end; the shared memory that it made goes with it."""
+    before = set(SHARED_MEMORY.iterdir())
+    with log.open("wb") as sink:
+        process = subprocess.Popen(tied(line), env={**os.environ, **env}, stdout=sink, stderr=sink)
+    try:
+        yield process
     finally:
+        # What it has mapped is known only while it lives. A region of that name that was there before is another's.
+        made = mapped(process.pid) - before
         # Asked in a friendlier way it would go on to the end of its window.
         process.kill()
         process.wait(10)
-        for name in Path("/dev/shm").glob(f"{level.model}_*"):  # noqa: S108 - where shared memory lies
-            name.unlink(missing_ok=True)
+        for region in made:
+            region.unlink(missing_ok=True)
+
+
+def mapped(pid: int) -> set[Path]:
+    """The shared memory that a process uses; none of one that has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    except OSError:
+        return set()
+    files = (Path(fields[5]) for fields in (line.split(maxsplit=5) for line in lines) if len(fields) > 5)
+    return {file for file in files if file.parent == SHARED_MEMORY}
 
 
 def counted(addresses: dict[str, Addresses], model: str | None) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tritonkit.serve import mps
+from tritonkit.serve import mps, procfs
 
 FAKE = Path(__file__).parent / "fake_mps"
 UUIDS = ("GPU-aaaaaaaa-1111-2222-3333-444444444444", "GPU-bbbbbbbb-1111-2222-3333-444444444444")
@@ -31,6 +31,8 @@ def pretend(patch: pytest.MonkeyPatch, folder: Path, gpus: list[Mapping[str, Any
     assert spec.loader is not None
     patch.setitem(sys.modules, "pynvml", module := importlib.util.module_from_spec(spec))
     spec.loader.exec_module(module)
+    # This driver counts processes as we do, in a container as well.
+    patch.setattr(procfs, "FIRST_NAMESPACE", os.stat("/proc/self/ns/pid").st_ino)
     patch.setattr(mps, "WITNESS", (sys.executable, "-I", "-S", str(FAKE / "witness.py")))
 
 

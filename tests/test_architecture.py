@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import os
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+import typer
+from typer.main import get_group
+from typer.testing import CliRunner
+
+from tritonkit.cli.app import app
+from tritonkit.cli.program import MODULES, Commands
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "tritonkit"
@@ -83,12 +91,64 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stderr.strip() == "[]"
 
 
+def test_a_command_loads_its_own_module_and_no_other_command() -> None:
+    code = (
+        "import sys; sys.argv = ['tritonkit', 'schema']\n"
+        "from tritonkit.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "print(*sys.modules, sep='\\n', file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    commands = {f"tritonkit.cli.{module}" for module in MODULES.values()}
+    assert commands & set(done.stderr.split()) == {"tritonkit.cli.schema"}
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES.values())))
+def test_the_commands_of_a_module_are_those_that_the_program_knows(module: str) -> None:
+    alone = typer.Typer()
+    importlib.import_module(f"tritonkit.cli.{module}").register(alone)
+    assert set(get_group(alone).commands) == {name for name, where in MODULES.items() if where == module}
+
+
+def test_help_says_of_each_command_what_the_command_says_of_itself() -> None:
+    described, whole = Commands(with_options=False), Commands()
+    for name in whole:
+        assert described[name].get_short_help_str() == whole[name].get_short_help_str() != ""
+        assert described[name].name == name
+    help_text = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["--help"]).output
+    assert all(whole[name].get_short_help_str(150).removesuffix("...") in help_text for name in whole)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("tritonkit b", {"build-repo", "bench"}),
+        ("tritonkit mps ", {"status", "set"}),
+        ("tritonkit status --", {"--json", "--help"}),
+        ("tritonkit up --engine ", {"native", "docker"}),
+    ],
+)
+def test_a_shell_completes_commands_and_their_options(words: str, expected: set[str]) -> None:
+    asked = {
+        "_TRITONKIT_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+    }
+    code = "import sys; sys.argv = ['tritonkit']\nfrom tritonkit.cli import main; main()"
+    argv = [sys.executable, "-c", code]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, env={**os.environ, **asked})
+    assert set(done.stdout.split()) == expected
+
+
+def test_a_mistyped_command_is_told_its_neighbour() -> None:
+    outcome = CliRunner().invoke(app, ["buidl-repo"])
+    assert outcome.exit_code == 2
+    assert "Did you mean 'build-repo'" in outcome.output
+
+
 def test_every_command_has_help_with_an_example() -> None:
-    from typer.main import get_command
-
-    from tritonkit.cli.app import app
-
-    commands = get_command(app).commands  # type: ignore[attr-defined]
+    commands = get_group(app).commands
     assert {"build-repo"} <= set(commands)
     for name, command in commands.items():
         assert command.help, f"{name} has no help"

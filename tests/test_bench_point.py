@@ -140,6 +140,21 @@ def test_an_ensemble_waits_in_the_queues_of_its_members(
     assert one.busiest == "add"
 
 
+def test_the_queue_of_an_ensemble_is_not_that_of_others_who_ask_its_members(
+    measured_server: Deployment, perf_analyzer: PerfAnalyzer, tmp_path: Path
+) -> None:
+    levels = [Level("twice", Concurrency(1)), Level("add", Concurrency(6))]
+    server = addresses(measured_server)
+    ready = bench(server, prepare(server, levels, wish()), perf_analyzer, tmp_path)
+    folders = [tmp_path / level.label for level in levels]
+    for folder in folders:
+        folder.mkdir()
+    ensemble, direct = (repeat_of(result) for result in measuring.measure(levels, folders, 1, ready))
+    assert direct.throughput > 3 * ensemble.throughput, "most of what its member does is for others"
+    # What its two steps wait, and not what all of the others' requests do together.
+    assert 1000 < ensemble.parts["queue"] < (ensemble.latency_avg or 0.0)
+
+
 def test_images_as_bytes(measured_server: Deployment, perf_analyzer: PerfAnalyzer, tmp_path: Path) -> None:
     for index in range(3):
         png(tmp_path / f"{index}.png", index + 1, 4)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import socket
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from serving import ECHO, python_model, up
 
 from tritonkit.client.endpoint import Addresses, Endpoint, Protocol
 from tritonkit.client.inference import Answer, Class, infer, plain
@@ -65,6 +67,22 @@ def test_a_refusal_in_the_models_own_words(measured_server: Deployment, protocol
         ask(measured_server, "image", {"IMAGE": "hello"}, protocol=protocol)
 
 
+def test_a_model_that_calls_one_of_another_server(tmp_path: Path) -> None:
+    calls = """
+        called = pb_utils.InferenceRequest(
+            model_name="large", requested_output_names=["OUT"], inputs=[requests[0].inputs()[0]]
+        ).exec()
+        if called.has_error():
+            return [pb_utils.InferenceResponse(error=pb_utils.TritonError(called.error().message()))]
+        return"""
+    repository = python_model(tmp_path / "models", "router", ECHO.replace("\n        return", calls))
+    with up(tmp_path, repository) as deployment:
+        for protocol in PROTOCOLS:
+            with pytest.raises(RequestFailed, match="Model 'large' is not ready") as caught:
+                ask(deployment, "router", {"IN": "[1, 2]"}, protocol=protocol)
+            assert "'router' calls 'large', which its server does not have ready" in str(caught.value.hint)
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_slow_answer(measured_server: Deployment, protocol: Protocol) -> None:
     with pytest.raises(RequestFailed, match=r"model 'moody' gave no answer within 0\.005 s[\s\S]*--timeout"):
@@ -87,9 +105,9 @@ def test_signatures(measured_server: Deployment) -> None:
     assert add.inputs == (Tensor("X", "FP32", (4,)),)
     assert add.outputs == (Tensor("Y", "FP32", (4,), labels=True),)
     assert (add.max_batch_size, add.members, add.versions) == (8, (), ("1",))
-    assert signature(endpoint, "twice").members == ("add",)
+    assert signature(endpoint, "twice").members == ("add", "add")
     # In place of an ensemble there stand its own members.
-    assert signature(endpoint, "nested").members == ("add",)
+    assert signature(endpoint, "nested").members == ("add", "add")
     types = signature(endpoint, "types")
     assert [str(tensor) for tensor in types.inputs] == ["BOOL[2]", "UINT8[2]", "INT64[-1]", "FP16[2,2]", "BYTES[2]"]
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,9 @@ from tritonkit.errors import LaunchFailed, TritonkitError, UsageError
 from tritonkit.serve import Deployment, condition, control
 from tritonkit.serve.control import ControlServer, ask
 from tritonkit.serve.processes import Change, Plan
+from tritonkit.serve.restarts import Restarts
+from tritonkit.serve.state import Claim
+from tritonkit.serve.supervisor import Supervisor
 from tritonkit.spec.servers import Server
 
 # What is not read to its end is cut.
@@ -224,3 +228,36 @@ def raw(path: Path, line: bytes) -> str:
             return connection.makefile().read()
         except OSError:
             return CUT
+
+
+def test_a_restart_that_waits_ends_with_a_supervisor_that_fails(tmp_path: Path) -> None:
+    planned = plan(tmp_path, echo_repository(tmp_path / "models"))
+    claim, armed, ready = Claim(tmp_path), threading.Event(), threading.Event()
+    supervisor = Supervisor(planned, claim)
+    failures: list[BaseException] = []
+
+    def on_change(deployment: Deployment) -> None:
+        if armed.is_set():
+            raise ZeroDivisionError("the supervisor's loop")
+        if deployment.ready:
+            ready.set()
+
+    def run() -> None:
+        try:
+            supervisor.run(on_change)
+        except ZeroDivisionError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        assert ready.wait(60)
+        armed.set()
+        with pytest.raises(LaunchFailed, match="the deployment has ended meanwhile"):
+            list(Restarts(supervisor).answer({"command": "restart", "server": "server"}))
+    finally:
+        supervisor.stop(at_once=True)
+        thread.join(60)
+        claim.release()
+    assert len(failures) == 1
+    assert left_of(planned.deployment) == []

@@ -11,7 +11,7 @@ import pytest
 from gpu_machine import UUIDS, pretend
 
 from tritonkit.errors import SpecError, ToolMissing, TritonkitError
-from tritonkit.serve import gpus
+from tritonkit.serve import gpus, procfs
 from tritonkit.serve.gpus import Gpu
 
 
@@ -65,20 +65,56 @@ def test_gpus_that_are_meant(machine: tuple[Gpu, ...]) -> None:
             gpus.select(words, ())
 
 
+@pytest.mark.parametrize("call", ["nvmlDeviceGetHandleByIndex", "nvmlDeviceGetMemoryInfo"])
+def test_a_gpu_that_has_fallen_off_the_bus(call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, tmp_path, [{"uuid": UUIDS[0]}, {"uuid": UUIDS[1], "refuses": call}])
+    here = gpus.inventory()
+    assert [gpu.fault for gpu in here] == ["", "NVML: GPU is lost"]
+    assert gpus.select(["0"], here) == here[:1]
+    for words in (["1"], ["all"]):
+        with pytest.raises(SpecError) as caught:
+            gpus.select(words, here)
+        assert str(caught.value) == (
+            f"--gpus {'0,1' if words == ['all'] else '1'}: GPU 1 cannot be used: NVML: GPU is lost; "
+            f"here: 0 (NVIDIA H200, {UUIDS[0]}), 1 (NVML: GPU is lost)"
+        )
+
+
+def test_programs_are_not_told_by_the_numbers_of_others(
+    machine: tuple[Gpu, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert machine[0].users[0].command
+    monkeypatch.setattr(procfs, "FIRST_NAMESPACE", 0)
+    user = gpus.inventory()[0].users[0]
+    assert (user.pid, user.command) == (os.getpid(), "")
+
+
 def test_a_machine_without_a_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, tmp_path)
     monkeypatch.delenv("FAKE_NVML")
-    with pytest.raises(TritonkitError, match=r"no NVIDIA driver answers \(NVML: Driver Not Loaded\)") as caught:
+    with pytest.raises(ToolMissing, match=r"no NVIDIA driver answers \(NVML: Driver Not Loaded\)") as caught:
         gpus.inventory()
     assert "--gpus none" in str(caught.value.hint)
     assert gpus.present() == ()
 
 
+def test_a_driver_that_does_not_answer_is_no_machine_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch, tmp_path)
+    monkeypatch.setenv("FAKE_NVML", str(tmp_path / "none"))
+    for asked in (gpus.inventory, gpus.present):
+        with pytest.raises(TritonkitError, match=r"refused to answer \(NVML: Driver/library version mism") as caught:
+            asked()
+        assert "--gpus none" in str(caught.value.hint)
+
+
 @pytest.mark.skipif(Path("/proc/driver/nvidia/version").exists(), reason="a driver runs here")
 def test_the_real_nvml_without_a_driver() -> None:
     assert importlib.util.find_spec("pynvml") is not None
-    with pytest.raises(TritonkitError, match=r"no NVIDIA driver answers \(NVML: \w+"):
+    with pytest.raises(ToolMissing, match=r"no NVIDIA driver answers \(NVML: \w+"):
         gpus.inventory()
+    assert gpus.present() == ()
 
 
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from gpu_machine import FAKE, UUIDS, pretend
 from serving import wait_for
 
 from tritonkit.errors import CommandFailed
-from tritonkit.serve import mps, warden, witness
+from tritonkit.serve import mps, procfs, warden, witness
 from tritonkit.serve.mps import Daemon
 from tritonkit.serve.processes import ProcessSpec, ServerCheck, Share, environment
 
@@ -135,7 +135,7 @@ def test_no_daemon(pipe: Path) -> None:
     assert "cannot be verified: " in str(mps.attachment(spec, os.getpid()))
 
 
-def test_attachment(daemon: Daemon, pipe: Path) -> None:
+def test_attachment(daemon: Daemon, pipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mark = f"{os.getpid():08x}.s."
     thirty = {mps.PERCENTAGE_VARIABLE: "30", mps.MEMORY_VARIABLE: "0=8192M"}
     with client(pipe, mark) as process, client(pipe.parent, mark) as stub:
@@ -156,6 +156,10 @@ def test_attachment(daemon: Daemon, pipe: Path) -> None:
             said = mps.attachment(server(pipe, mark, 30, env=thirty), process.pid, patience=0)
             assert said is not None
             assert f"runs without MPS and without limits: the daemon in {pipe} has no client {stub.pid} (" in said
+            # In a container the driver's numbers mean others.
+            with monkeypatch.context() as contained:
+                contained.setattr(procfs, "FIRST_NAMESPACE", 0)
+                assert mps.attachment(server(pipe, mark, 30, env=thirty), process.pid, patience=0) is None
             said = mps.attachment(server(pipe, mark, 30, env=thirty), stub.pid, patience=0)
             assert f"has no client {stub.pid} (" in str(said)
         finally:

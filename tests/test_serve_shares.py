@@ -97,15 +97,17 @@ def test_members_of_ensembles_come_along() -> None:
 
 def test_all_faults_of_a_plan_together() -> None:
     faults = said(
-        entry("x", 0, models=("both", "nosuch"), gpus=(0,), thread_percentage=60, memory_limit=100 * GIB),
-        entry("y", 1, models=("both",), gpus=(0, 7), thread_percentage=70, memory_limit=50 * GIB),
+        entry("x", 0, models=("both", "nosuch"), gpus=(0,), thread_percentage=60, memory_limit=30 * GIB),
+        entry("y", 1, models=("both",), gpus=(0, 7), thread_percentage=70, memory_limit=10 * GIB),
     )
     assert faults == [
-        "spec.yaml:10: servers: no server has the model b; add them to one, or leave them out",
+        "spec.yaml:10: servers: no server has the model b; add them to one, or leave them out (members of an ensemble "
+        "come along, and models that a Python model calls do not)",
         "spec.yaml:10: servers[0].models: no model 'nosuch' in the repository; known: a, b, both, c",
         "spec.yaml:11: servers[1].gpus: no GPU 7; here: 0 (NVIDIA H200, GPU-a), 1 (NVIDIA H200, GPU-b)",
         "spec.yaml:11: servers[1].memory_limit: GPU 0 has 141.0 GiB of memory, less than the limits on it: "
-        "x 100GiB, y 50GiB",
+        "x 4 processes with 30GiB, y 4 processes with 10GiB; the limit is that of each process: tritonserver, and "
+        "every Python-based instance",
         "spec.yaml:11: servers[1].thread_percentage: the thread percentages on GPU 0 sum to 130, above 100: x 60, y 70",
     ]
 
@@ -117,6 +119,36 @@ def test_replicas_count_towards_the_sum() -> None:
         "x-r0 60, x-r1 60"
     ]
     shares.seats([entry("x", thread_percentage=50, replicas=2)], "auto", one)
+
+
+def test_limits_of_memory_are_those_of_each_process() -> None:
+    one = replace(MACHINE, gpus=(H200,), models={"a": STORED["a"]})
+    # tritonserver, and an instance each in a process of its own.
+    shares.seats([entry("x", memory_limit=47 * GIB)], "auto", one)
+    (fault,) = said(entry("x", memory_limit=48 * GIB), machine=one)
+    assert "x 3 processes with 48GiB; the limit is that of each process" in fault
+    native = replace(one, python_backends=frozenset({"python"}))
+    shares.seats([entry("x", memory_limit=141 * GIB)], "auto", native)
+    assert said(entry("x", memory_limit=142 * GIB), machine=native) == [
+        "spec.yaml:10: servers[0].memory_limit: GPU 0 has 141.0 GiB of memory, less than the limits on it: x 142GiB"
+    ]
+
+
+def test_a_gpu_that_cannot_be_used_is_refused_where_it_is_asked_for() -> None:
+    lost = replace(OTHER, name="", uuid="", fault="NVML: GPU is lost")
+    machine = replace(MACHINE, gpus=(H200,), present=(H200, lost), models={"a": STORED["a"]})
+    seats = shares.seats([entry("x")], "auto", machine)
+    assert [seat.gpu for seat in seats] == [H200]
+    assert shares.notes(seats, "auto", machine) == ("GPU 1 cannot be used: NVML: GPU is lost",)
+    here = "0 (NVIDIA H200, GPU-a), 1 (NVML: GPU is lost)"
+    assert said(entry("x", gpus=(0, 1)), machine=machine) == [
+        f"spec.yaml:10: servers[0].gpus: GPU 1 cannot be used: NVML: GPU is lost; here: {here}"
+    ]
+    alone = replace(machine, gpus=(), present=(lost,))
+    assert said(entry("x"), machine=alone) == [
+        "spec.yaml:10: servers[0].gpus: none of the GPUs here can be used: 1 (NVML: GPU is lost); "
+        "`up --gpus none` serves on the CPU, without limits"
+    ]
 
 
 def test_an_instance_group_that_names_other_gpus() -> None:

@@ -310,6 +310,29 @@ def test_what_up_refuses(project: Path, arguments: tuple[str, ...], words: str) 
     assert not (project / ".tritonkit").exists()
 
 
+def test_gpus_that_are_asked_for_without_a_driver_are_a_missing_requirement(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FAKE_NVML")
+    told = tritonkit(project, "up", "--gpus", "0", *ANY_PORTS)
+    assert told.returncode == 3, "as errors.py and README.md say of what is missing"
+    assert told.stderr.splitlines()[-2:] == [
+        "error: no NVIDIA driver answers (NVML: Driver Not Loaded)",
+        "hint: Install the driver, or serve on the CPU: leave --gpus out, or say --gpus none.",
+    ]
+
+
+def test_a_lost_gpu_is_in_nobodys_way_but_that_of_who_asks_for_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pretend(monkeypatch, tmp_path, [{"uuid": UUIDS[0]}, {"refuses": "nvmlDeviceGetHandleByIndex"}])
+    told = tritonkit(project, "up", "--dry-run", *ANY_PORTS)
+    assert told.returncode == 0, told.stderr
+    assert "note: GPU 1 cannot be used: NVML: GPU is lost" in told.stdout
+    told = tritonkit(project, "up", "--gpus", "0,1", *ANY_PORTS)
+    assert (told.returncode, "GPU 1 cannot be used: NVML: GPU is lost; here: 0 (NVIDIA" in told.stderr) == (2, True)
+
+
 @contextmanager
 def requests(address: str) -> Iterator[list[str]]:
     """Requests one after the other for the time of a block; what went wrong."""

@@ -230,6 +230,16 @@ def test_gpus_are_read_from_nvml_and_those_of_the_deployment_are_shown(gpus: Cal
     meter.close()
 
 
+def test_a_lost_gpu_keeps_its_row(gpus: Callable[..., None]) -> None:
+    gpus({"name": "NVIDIA H200"}, {"refuses": "nvmlDeviceGetHandleByIndex"})
+    lost = GpuMeter().read()[1]
+    assert lost == GpuLoad(1, "", "NVML: GPU is lost", None, None, None, None, None)
+    console = Console(width=100, file=io.StringIO())
+    console.print(tables(Sampler(list, GpuMeter()).sample()))
+    assert isinstance(console.file, io.StringIO)
+    assert "NVML: GPU is lost" in console.file.getvalue()
+
+
 def test_no_gpu_is_a_reason_and_no_failure(gpus: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     gpus()
     assert "sees no GPU" in Sampler(list, GpuMeter()).sample().no_gpus

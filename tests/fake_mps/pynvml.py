@@ -23,6 +23,8 @@ H200 = {
     "busy": 0,
     "milliwatts": 75_000,
     "milliwatts_limit": 700_000,
+    # The call that this GPU refuses, as one does that has fallen off the bus.
+    "refuses": "",
 }
 _state: dict[str, Any] = {}
 
@@ -31,10 +33,20 @@ class NVMLError(Exception):
     """What every call may raise."""
 
 
-def nvmlInit() -> None:  # noqa: N802 - the names are NVML's
+class NVMLError_LibraryNotFound(NVMLError):  # noqa: N801 - the names are NVML's
+    """There is no driver."""
+
+
+class NVMLError_DriverNotLoaded(NVMLError):  # noqa: N801
+    """There is no driver either."""
+
+
+def nvmlInit() -> None:  # noqa: N802
     file = os.environ.get("FAKE_NVML")
     if not file:
-        raise NVMLError("Driver Not Loaded")
+        raise NVMLError_DriverNotLoaded("Driver Not Loaded")
+    if not Path(file).exists():
+        raise NVMLError("Driver/library version mismatch")
     _state["gpus"] = [{**H200, **gpu} for gpu in json.loads(Path(file).read_text())]
 
 
@@ -52,6 +64,8 @@ def nvmlDeviceGetCount() -> int:  # noqa: N802
 
 def nvmlDeviceGetHandleByIndex(index: int) -> dict[str, Any]:  # noqa: N802
     handle: dict[str, Any] = _state["gpus"][index]
+    if handle["refuses"] == "nvmlDeviceGetHandleByIndex":
+        raise NVMLError("GPU is lost")
     return handle
 
 
@@ -71,6 +85,8 @@ def nvmlDeviceGetName(device: dict[str, Any]) -> str:  # noqa: N802
 
 
 def nvmlDeviceGetMemoryInfo(device: dict[str, Any]) -> SimpleNamespace:  # noqa: N802
+    if device["refuses"] == "nvmlDeviceGetMemoryInfo":
+        raise NVMLError("GPU is lost")
     return SimpleNamespace(total=device["total"], used=device["used"])
 
 

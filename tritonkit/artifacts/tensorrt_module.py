@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from importlib import metadata, util
+from importlib import util
 from types import ModuleType
 
 from tritonkit.errors import ToolMissing
+from tritonkit.tools import packages
 
 # Import name, what has to be imported before it, and the distributions that may hold it. The first one here is used.
 _KNOWN: tuple[tuple[str, str | None, tuple[str, ...]], ...] = (
@@ -47,10 +48,9 @@ def find() -> Installed | None:
         if util.find_spec(module) is None:
             continue
         for distribution in distributions:
-            try:
-                return Installed(module, before, distribution, metadata.version(distribution))
-            except metadata.PackageNotFoundError:
-                continue
+            version = packages.version(distribution)
+            if version is not None:
+                return Installed(module, before, distribution, version)
     return None
 
 

@@ -17,6 +17,7 @@ from tritonkit.bench.row import Row, Window, delayed, parse, requests, sent, sum
 from tritonkit.bench.usage import Sampler
 from tritonkit.client import activity
 from tritonkit.client.endpoint import Addresses
+from tritonkit.client.signature import Signature
 from tritonkit.errors import BenchmarkFailed
 from tritonkit.tools.perf_analyzer import PerfAnalyzer
 
@@ -118,7 +119,10 @@ def warm_up(levels: Sequence[Level], folders: Sequence[Path], seconds: float, be
 def _attempt(
     levels: Sequence[Level], folders: Sequence[Path], asked: Sequence[Measurement], name: str, bench: Bench
 ) -> list[_Run]:
-    models = {level.model: (level.model, *bench.subjects[level.model].signature.members) for level in levels}
+    models = {
+        level.model: tuple(dict.fromkeys((level.model, *bench.subjects[level.model].signature.members)))
+        for level in levels
+    }
     lines, jobs, reports = [], [], []
     for level, folder, measurement in zip(levels, folders, asked, strict=True):
         report = folder / f"report-{name}.csv"
@@ -180,7 +184,7 @@ def _result(one: _Run, bench: Bench, overlap: float, earlier: tuple[_Run, ...] =
             latency_p90=row.latency_p90,
             latency_p95=row.latency_p95,
             latency_p99=row.latency_p99,
-            parts=_parts(row, one.server),
+            parts=_parts(row, one.server, bench.subjects[one.level.model].signature),
             requests=requests(log),
             failures=sum(each.failures for each in main),
             stable=not earlier and not unsettled(log),
@@ -204,12 +208,18 @@ def _result(one: _Run, bench: Bench, overlap: float, earlier: tuple[_Run, ...] =
     )
 
 
-def _parts(row: Row, server: Sequence[activity.Activity]) -> dict[str, float]:
+def _parts(row: Row, server: Sequence[activity.Activity], signature: Signature) -> dict[str, float]:
     """Where the time goes; the queue of an ensemble is that of its members, which perf_analyzer does not see."""
     parts = {name: value for name in PARTS if (value := getattr(row, name)) is not None}
     members = server[1:]
     if members and server[0].requests:
-        parts["queue"] = sum(member.queue * member.requests for member in members) / server[0].requests
+        parts["queue"] = 0.0
+        for member in members:
+            runs = member.requests / server[0].requests
+            if not signature.decoupled:
+                # A member counts the requests of everybody; only so many of them come from each of the ensemble's.
+                runs = min(runs, signature.members.count(member.model))
+            parts["queue"] += member.queue * runs
         # It counts the same time as spent between client and server.
         parts["network"] = max(parts.get("network", 0.0) - parts["queue"], 0.0)
     return parts

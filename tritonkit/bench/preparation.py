@@ -159,7 +159,7 @@ def subject(
 def _instances(server: Addresses, model: Signature) -> dict[str, int]:
     endpoint = server.endpoint()
     found = {}
-    for name in model.members or (model.model,):
+    for name in dict.fromkeys(model.members or (model.model,)):
         groups = endpoint.config(name).get("instance_group", [])
         found[name] = sum(int(group.get("count", 1)) * max(len(group.get("gpus", [])), 1) for group in groups)
     return found

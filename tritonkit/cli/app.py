@@ -7,33 +7,11 @@ from typing import Annotated
 import typer
 
 from tritonkit import __version__
-from tritonkit.cli import (
-    autoscale,
-    bench,
-    build,
-    check,
-    compare,
-    convert,
-    doctor,
-    export,
-    import_repository,
-    infer,
-    init,
-    mps,
-    profile,
-    provision,
-    render,
-    report,
-    running,
-    schema,
-    serve,
-    top,
-)
-from tritonkit.cli.console import ErrorGroup
+from tritonkit.cli.program import Program
 
 app = typer.Typer(
     name="tritonkit",
-    cls=ErrorGroup,
+    cls=Program,
     help="One YAML file to a tuned, isolated, multi-model deployment of NVIDIA Triton Inference Server.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -57,25 +35,3 @@ def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Options before the command; ``debug`` is read where errors are printed."""
-
-
-init.register(app)
-build.register(app)
-export.register(app)
-check.register(app)
-import_repository.register(app)
-schema.register(app)
-doctor.register(app)
-infer.register(app)
-bench.register(app)
-report.register(app)
-compare.register(app)
-convert.register(app)
-serve.register(app)
-running.register(app)
-mps.register(app)
-profile.register(app)
-provision.register(app)
-autoscale.register(app)
-top.register(app)
-render.register(app)

@@ -49,7 +49,7 @@ def _gpus(gpus: Sequence[GpuLoad]) -> Table:
             str(gpu.index),
             Text(gpu.name),
             _figure(gpu.utilization, "{:.0f} %"),
-            _of(_figure(_gib(gpu.memory_used), "{:.1f}"), f"{gpu.memory_total / 2**30:.0f} GiB"),
+            _of(_figure(_gib(gpu.memory_used), "{:.1f}"), _figure(_gib(gpu.memory_total), "{:.0f} GiB")),
             _of(_figure(gpu.power, "{:.0f}"), _figure(gpu.power_limit, "{:.0f} W")),
         )
     return table

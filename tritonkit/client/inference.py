@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -24,6 +25,8 @@ from tritonkit.errors import RequestFailed
 
 # As tritonclient has it by default, and without a proxy: over HTTP none is used either.
 _UNLIMITED = 2**31 - 1
+# Triton's words to a Python model that calls another one (BLS).
+_NOT_CALLABLE = re.compile(r"Failed for execute the inference request\. Model '(.+?)' is not ready")
 _CHANNEL = [
     ("grpc.max_send_message_length", _UNLIMITED),
     ("grpc.max_receive_message_length", _UNLIMITED),
@@ -210,7 +213,12 @@ def _failure(model: str, address: str, error: Exception, timeout: float) -> Requ
         return unreachable(address, error)
     if status == "StatusCode.UNAVAILABLE":
         return unreachable(address, ConnectionError(error.message()))
-    return RequestFailed(f"{address}: model {model!r} refused the request: {error.message()}", hint=token_hint(status))
+    words = str(error.message())
+    called = _NOT_CALLABLE.search(words)
+    hint = token_hint(status)
+    if called is not None:
+        hint = f"{model!r} calls {called[1]!r}, which its server does not have ready: name both in one of `servers`."
+    return RequestFailed(f"{address}: model {model!r} refused the request: {words}", hint=hint)
 
 
 def _plain(value: Any) -> Any:

@@ -41,8 +41,8 @@ class Signature:
         max_batch_size: the largest batch of one request; 0 where the model has no batch dimension.
         inputs: what it takes.
         outputs: what it gives.
-        members: the models of an ensemble, in its order and each once; empty for any other model. For an ensemble
-            among them there stand its own members: it computes nothing itself, and waits nowhere.
+        members: the models of an ensemble, in its order and each as often as a request runs it; empty for any other
+            model. For an ensemble among them there stand its own members: it computes nothing itself and waits nowhere.
         decoupled: whether it may give any number of answers to one request.
     """
 
@@ -99,12 +99,12 @@ def read(metadata: dict[str, Any], config: dict[str, Any], members: tuple[str, .
 
 
 def _members(endpoint: Endpoint, config: dict[str, Any]) -> tuple[str, ...]:
-    """The models that an ensemble comes to in the end. Triton loads no ensemble that holds itself."""
+    """The models that an ensemble comes to in the end, step by step. Triton loads no ensemble that holds itself."""
     found: list[str] = []
     for step in config.get("ensemble_scheduling", {}).get("step", []):
         name = step["model_name"]
         found += _members(endpoint, endpoint.config(name)) or [name]
-    return tuple(dict.fromkeys(found))
+    return tuple(found)
 
 
 def _explained(endpoint: Endpoint, model: str, version: str, refused: RequestFailed) -> TritonkitError:

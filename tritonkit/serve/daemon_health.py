@@ -23,9 +23,9 @@ class DaemonHealth:
     def __init__(self, check: DaemonCheck) -> None:
         """Nothing is asked yet."""
         self._daemon = Daemon(check.program, check.pipe_directory)
-        # Processes with the time of their begin: a number may come to stand for another process.
-        self._servers: dict[int, int] = {}
-        self._clients: dict[int, dict[int, int]] = {}
+        # The clients of each MPS server that was seen. A number alone may come to stand for another process, an MPS
+        # server's for the next one: so each is known by its number and the time of its begin.
+        self._clients: dict[tuple[int, int], dict[int, int]] = {}
         self._failed: list[int] = []
         self._asked = self._answered = float("-inf")
 
@@ -47,9 +47,9 @@ class DaemonHealth:
         """That its MPS server has ended, or has failed: every client of it has lost its GPU."""
         for pid in self._failed:
             return f"has an MPS server {pid} whose state is {_FAULT}: a client's error on the GPU ended them all"
-        for pid, began in self._servers.items():
+        for (pid, began), clients in self._clients.items():
             # One that ends after its clients is missed by nobody.
-            left = any(is_running(client, since) for client, since in self._clients.get(pid, {}).items())
+            left = any(is_running(client, since) for client, since in clients.items())
             if left and not is_running(pid, began):
                 return f"lost its MPS server {pid}"
         return None
@@ -58,9 +58,10 @@ class DaemonHealth:
         servers = self._daemon.servers()
         self._failed = [pid for pid in servers if self._daemon.ask(f"get_server_status {pid}") == _FAULT]
         for pid in servers:
-            self._servers.setdefault(pid, start_ticks(pid) or 0)
+            began = start_ticks(pid)
             clients = self._daemon.ask(f"get_client_list {pid}").split()
-            self._clients[pid] = {int(one): start_ticks(int(one)) or 0 for one in clients if one.isdigit()}
+            if began is not None:
+                self._clients[pid, began] = {int(one): start_ticks(int(one)) or 0 for one in clients if one.isdigit()}
 
     def close(self) -> None:
         """There is nothing to end."""

@@ -19,7 +19,7 @@ class GpuLoad:
     Attributes:
         index: as the driver counts.
         uuid: its UUID.
-        name: the product's name.
+        name: the product's name; of one that cannot be used, why not.
         utilization: percent of the last measuring period (up to a second) in which a kernel ran.
         memory_used: bytes.
         memory_total: bytes.
@@ -32,7 +32,7 @@ class GpuLoad:
     name: str
     utilization: float | None
     memory_used: int | None
-    memory_total: int
+    memory_total: int | None
     power: float | None
     power_limit: float | None
 
@@ -72,10 +72,10 @@ class GpuMeter:
         return GpuLoad(
             index=gpu.index,
             uuid=gpu.uuid,
-            name=gpu.name,
+            name=gpu.fault or gpu.name,
             utilization=None if rates is None else float(rates.gpu),
             memory_used=None if memory is None else int(memory.used),
-            memory_total=gpu.memory_total,
+            memory_total=gpu.memory_total or None,
             power=None if power is None else power / 1000,
             power_limit=None if limit is None else limit / 1000,
         )

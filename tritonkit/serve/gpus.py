@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tritonkit.errors import Fault, SpecError, ToolMissing, TritonkitError
-from tritonkit.serve.procfs import command
+from tritonkit.serve import procfs
 
 # CUDA cores in one SM, by compute capability, as NVIDIA's CUDA Programming Guide counts the FP32 units of each
 # architecture; `_ConvertSMVer2Cores` in its CUDA samples holds the same numbers. Later ones have 128 as well.
@@ -30,9 +30,9 @@ class User:
     """A process that computes on a GPU.
 
     Attributes:
-        pid: as the driver counts; in a container this may be another number than there.
+        pid: as the driver counts, which in a container is another number than there.
         memory: the bytes of the GPU's memory that it holds; None where the driver does not say.
-        command: its program; empty where it cannot be told.
+        command: its program; empty where it cannot be told, as in a container.
     """
 
     pid: int
@@ -55,6 +55,8 @@ class Gpu:
         mig: whether it is cut into MIG devices.
         users: the processes that compute on it.
         mps_clients: how many client processes one MPS server takes with this driver.
+        fault: why it cannot be used, in the driver's words, and nothing but its index may be known of it; empty where
+            it can.
     """
 
     index: int
@@ -67,9 +69,10 @@ class Gpu:
     mig: bool = False
     users: tuple[User, ...] = ()
     mps_clients: int = _MPS_CLIENTS
+    fault: str = ""
 
     def __str__(self) -> str:
-        return f"{self.index} ({self.name}, {self.uuid})"
+        return f"{self.index} ({self.fault or f'{self.name}, {self.uuid}'})"
 
     @property
     def mps_refusal(self) -> str:
@@ -81,13 +84,18 @@ class Gpu:
         return ""
 
 
+class NoDriver(ToolMissing):
+    """There is no NVIDIA driver on this machine."""
+
+
 @contextmanager
 def nvml() -> Iterator[Any]:
     """NVML, ready to be asked, for the time of a block: the module ``pynvml``.
 
     Raises:
+        NoDriver: this machine has no NVIDIA driver.
         ToolMissing: the package nvidia-ml-py is not installed.
-        TritonkitError: no NVIDIA driver answers.
+        TritonkitError: the driver does not answer.
     """
     try:
         module: Any = importlib.import_module("pynvml")
@@ -98,10 +106,15 @@ def nvml() -> Iterator[Any]:
         ) from None
     try:
         module.nvmlInit()
-    except module.NVMLError as error:
-        raise TritonkitError(
+    except (module.NVMLError_LibraryNotFound, module.NVMLError_DriverNotLoaded) as error:
+        raise NoDriver(
             f"no NVIDIA driver answers (NVML: {error})",
             hint="Install the driver, or serve on the CPU: leave --gpus out, or say --gpus none.",
+        ) from error
+    except module.NVMLError as error:
+        raise TritonkitError(
+            f"the NVIDIA driver refused to answer (NVML: {error})",
+            hint="See what nvidia-smi says, or serve on the CPU: --gpus none.",
         ) from error
     try:
         yield module
@@ -112,11 +125,12 @@ def nvml() -> Iterator[Any]:
 
 
 def inventory() -> tuple[Gpu, ...]:
-    """Every GPU of this machine.
+    """Every GPU of this machine, those that cannot be used (``Gpu.fault``) included.
 
     Raises:
+        NoDriver: this machine has no NVIDIA driver.
         ToolMissing: the package nvidia-ml-py is not installed.
-        TritonkitError: no NVIDIA driver answers.
+        TritonkitError: the driver does not answer.
     """
     with nvml() as module:
         version = _told(module, "nvmlSystemGetCudaDriverVersion_v2") or 0
@@ -129,23 +143,24 @@ def present() -> tuple[Gpu, ...]:
 
     Raises:
         ToolMissing: there is a driver, and the package nvidia-ml-py, through which it is asked, is not installed.
+        TritonkitError: the driver does not answer.
     """
     try:
         return inventory()
+    except NoDriver:
+        return ()
     except ToolMissing:
         if shutil.which("nvidia-smi"):
             raise
-    except TritonkitError:
-        pass
-    return ()
+        return ()
 
 
 def computing(uuid: str) -> frozenset[int]:
-    """The processes that hold a context on a GPU, as the driver counts them.
+    """The processes that hold a context on a GPU, as the driver counts them (``procfs.counts_as_the_kernel``).
 
     Raises:
-        ToolMissing: the package nvidia-ml-py is not installed.
-        TritonkitError: no NVIDIA driver answers, or it has no such GPU.
+        ToolMissing: the package nvidia-ml-py is not installed, or there is no driver.
+        TritonkitError: the driver does not answer, or has no such GPU.
     """
     with nvml() as module:
         # NVML's list of MPS clients also holds those that have only initialised CUDA; this one does not.
@@ -157,12 +172,12 @@ def select(words: Sequence[str], here: Sequence[Gpu]) -> tuple[Gpu, ...]:
     """The GPUs that the words mean, each an index, a UUID or the beginning of one, or ``all``; in their order.
 
     Raises:
-        SpecError: a word means none of them, or two; every one that is wrong is named.
+        SpecError: a word means none of them, or two, or one that cannot be used; every one that is wrong is named.
     """
     if list(words) == [ALL]:
         if not here:
             raise SpecError([Fault("--gpus all", 0, "", "there is no GPU")])
-        return tuple(here)
+        words = [str(gpu.index) for gpu in here]
     found: list[Gpu] = []
     faults = []
     for word in words:
@@ -187,6 +202,8 @@ def resolve(word: int | str, here: Sequence[Gpu]) -> tuple[Gpu | None, str]:
     else:
         wanted = text.lower().removeprefix("gpu-")
         found = [gpu for gpu in here if wanted and gpu.uuid.lower().removeprefix("gpu-").startswith(wanted)]
+    if len(found) == 1 and found[0].fault:
+        return None, f"GPU {found[0].index} cannot be used: {found[0].fault}; {listed}"
     if len(found) == 1:
         return found[0], ""
     if found:
@@ -195,6 +212,14 @@ def resolve(word: int | str, here: Sequence[Gpu]) -> tuple[Gpu | None, str]:
 
 
 def _gpu(module: Any, index: int, clients: int) -> Gpu:
+    try:
+        return _described(module, index, clients)
+    except module.NVMLError as error:
+        # One that has fallen off the bus says no more; the others are none the worse.
+        return Gpu(index, "", "", 0, 0, 0, "", fault=f"NVML: {error}")
+
+
+def _described(module: Any, index: int, clients: int) -> Gpu:
     device = module.nvmlDeviceGetHandleByIndex(index)
     memory = module.nvmlDeviceGetMemoryInfo(device)
     capability = tuple(module.nvmlDeviceGetCudaComputeCapability(device))
@@ -218,7 +243,9 @@ def _users(module: Any, device: Any) -> tuple[User, ...]:
     # Clients of MPS are told apart from other processes.
     for question in ("nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetMPSComputeRunningProcesses"):
         for process in _told(module, question, device) or ():
-            found[process.pid] = User(process.pid, process.usedGpuMemory, command(process.pid) or "")
+            # Another process may have the driver's number here.
+            program = procfs.command(process.pid) if procfs.counts_as_the_kernel() else None
+            found[process.pid] = User(process.pid, process.usedGpuMemory, program or "")
     return tuple(found.values())
 
 

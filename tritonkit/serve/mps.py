@@ -146,8 +146,9 @@ def attachment(spec: ProcessSpec, pid: int, *, patience: float = PATIENCE) -> st
     """Why a ready server does not run as its share says; None when it does, or has no share under MPS.
 
     Its own process must be in the daemon's client lists, and so must every process that it started and that the driver
-    sees computing on the GPU: the stub of a model on the CPU is none. Then a process with its very environment must see
-    the SMs and the memory of its limits.
+    sees computing on the GPU: the stub of a model on the CPU is none. In a container, where the driver's numbers of
+    processes mean others, the server itself stands for those that it started. Then a process with its very environment
+    must see the SMs and the memory of its limits.
 
     Args:
         spec: the server.
@@ -177,10 +178,11 @@ def attachment(spec: ProcessSpec, pid: int, *, patience: float = PATIENCE) -> st
 
 def _stray(spec: ProcessSpec, pid: int, share: Share, daemon: Daemon) -> str:
     clients = set(daemon.client_pids())
-    # A process that only looked for GPUs has initialised CUDA and is no client yet: it becomes one with its first
-    # context. The driver knows who has one; where it counts processes otherwise than we do, as seen from a container,
-    # none of these is ours, and the server itself and the witness stand for all.
-    wanted = {pid, *(gpus.computing(share.uuid) & set(warden.members(spec.mark)))}
+    wanted = {pid}
+    if procfs.counts_as_the_kernel():
+        # A process that only looked for GPUs has initialised CUDA and is no client yet: it becomes one with its first
+        # context. The driver knows who has one.
+        wanted |= gpus.computing(share.uuid) & set(warden.members(spec.mark))
     return ", ".join(f"{process} ({procfs.command(process) or 'ended'})" for process in sorted(wanted - clients))
 
 

@@ -55,7 +55,9 @@ def resolve(host: str) -> str:
     try:
         if not host:
             raise OSError("it is empty")
-        return str(socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
+        # Python loads its tables of international names for every text, not for bytes.
+        name = host.encode() if host.isascii() else host
+        return str(socket.getaddrinfo(name, None, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
     except (OSError, UnicodeError) as error:
         raise UsageError(
             f"--host {host!r}: no IPv4 address ({error})", hint="Give an IPv4 address of this machine, or 127.0.0.1."

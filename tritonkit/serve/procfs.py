@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROC = Path("/proc")
+# The inode of the first namespace of processes, the same in every kernel.
+FIRST_NAMESPACE = 0xEFFFFFFC
 _LISTEN = "0A"
 
 
@@ -44,6 +46,14 @@ def usage(pid: int) -> dict[int, Usage]:
         )
         waiting += _children(one)
     return found
+
+
+def counts_as_the_kernel() -> bool:
+    """Whether a process has the number here that the kernel, and so a driver, knows it by; not in a container."""
+    try:
+        return (PROC / "self" / "ns" / "pid").stat().st_ino == FIRST_NAMESPACE
+    except OSError:
+        return False
 
 
 def start_ticks(pid: int) -> int | None:

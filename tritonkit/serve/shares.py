@@ -25,7 +25,7 @@ class Machine:
 
     Attributes:
         gpus: the GPUs to serve on; none serves on the CPU.
-        present: all GPUs of this machine.
+        present: all GPUs of this machine, those that cannot be used included.
         models: the models of the repository, by name.
         python_backends: the backends whose instances are processes of their own.
         mps_program: ``nvidia-cuda-mps-control``, or None where it is not installed.
@@ -121,6 +121,8 @@ def seats(
 def notes(seats: Sequence[Seat], mps: Mps, machine: Machine, *, cpu_asked: bool = False) -> tuple[str, ...]:
     """What a user should know of a plan that can be carried out, each in a sentence."""
     said = []
+    if not cpu_asked:
+        said += [f"GPU {gpu.index} cannot be used: {gpu.fault}" for gpu in machine.present if gpu.fault]
     for gpu in dict.fromkeys(seat.gpu for seat in seats if seat.gpu is not None):
         reason = _no_mps(gpu, machine)
         if mps == "auto" and reason:
@@ -156,6 +158,9 @@ def _gpus_of(entry: Server, machine: Machine, faults: list[Fault]) -> list[Gpu |
     if entry.gpus is None:
         if machine.gpus:
             return list(machine.gpus)
+        if machine.present:
+            listed = ", ".join(map(str, machine.present))
+            faults.append(entry.fault("gpus", f"none of the GPUs here can be used: {listed}; {_CPU_HINT}"))
         for key in ("thread_percentage", "memory_limit"):
             if getattr(entry, key) is not None:
                 faults.append(entry.fault(key, f"needs a GPU, and there is none here; {_CPU_HINT}"))
@@ -193,6 +198,7 @@ def _unserved(entries: Sequence[Server], models: Mapping[str, tuple[str, ...]], 
         return []
     words = (
         f"no server has the model{'s' if len(left) > 1 else ''} {', '.join(left)}; add them to one, or leave them out"
+        " (members of an ensemble come along, and models that a Python model calls do not)"
     )
     origin = entries[0].fault("", words)
     return [Fault(origin.file, origin.line, "servers", words)]
@@ -212,7 +218,7 @@ def _no_mps(gpu: Gpu, machine: Machine) -> str:
 
 
 def _faults_on(gpu: Gpu, seats: Sequence[Seat], mps: Mps, machine: Machine) -> list[Fault]:
-    faults = [*_instance_faults(gpu, seats, machine), *_sum_faults(gpu, seats)]
+    faults = [*_instance_faults(gpu, seats, machine), *_sum_faults(gpu, seats, machine)]
     reason = "--mps off" if mps == "off" else _no_mps(gpu, machine)
     if reason:
         if mps == "on":
@@ -247,7 +253,7 @@ def _instance_faults(gpu: Gpu, seats: Sequence[Seat], machine: Machine) -> list[
     ]
 
 
-def _sum_faults(gpu: Gpu, seats: Sequence[Seat]) -> list[Fault]:
+def _sum_faults(gpu: Gpu, seats: Sequence[Seat], machine: Machine) -> list[Fault]:
     faults = []
     shares = [(seat, seat.thread_percentage) for seat in seats if seat.thread_percentage is not None]
     total = sum(share for _, share in shares)
@@ -255,11 +261,20 @@ def _sum_faults(gpu: Gpu, seats: Sequence[Seat]) -> list[Fault]:
         each = ", ".join(f"{seat.name} {share:g}" for seat, share in shares)
         message = f"the thread percentages on GPU {gpu.index} sum to {total:g}, above 100: {each}"
         faults.append(shares[-1][0].entry.fault("thread_percentage", message))
-    limits = [(seat, seat.entry.memory_limit) for seat in seats if seat.entry.memory_limit is not None]
-    if sum(limit for _, limit in limits) > gpu.memory_total:
-        each = ", ".join(f"{seat.name} {shown_size(limit)}" for seat, limit in limits)
+    limits = [
+        (seat, seat.entry.memory_limit, processes_of(seat, machine, computing_there=True))
+        for seat in seats
+        if seat.entry.memory_limit is not None
+    ]
+    if sum(limit * processes for _, limit, processes in limits) > gpu.memory_total:
+        each = ", ".join(
+            f"{seat.name} {f'{processes} processes with ' if processes > 1 else ''}{shown_size(limit)}"
+            for seat, limit, processes in limits
+        )
         message = (
             f"GPU {gpu.index} has {gpu.memory_total / 2**30:.1f} GiB of memory, less than the limits on it: {each}"
         )
+        if any(processes > 1 for _, _, processes in limits):
+            message += "; the limit is that of each process: tritonserver, and every Python-based instance"
         faults.append(limits[-1][0].entry.fault("memory_limit", message))
     return faults

@@ -56,6 +56,7 @@ class Supervisor:
         self._ended: dict[str, threading.Event] = {}
         self._events: queue.SimpleQueue[events.Event] = queue.SimpleQueue()
         self._changed = threading.Condition()
+        self._over = False
         self._runtime = runtime.runtime_directory(plan.deployment)
         self._state = phases.begin(plan.processes, plan.policy, time.monotonic())
         self._told = self._state
@@ -85,10 +86,13 @@ class Supervisor:
     def wait(self, what: Callable[[State], T | None]) -> T:
         """The first true value of ``what``, asked of each new state once it is written; from any thread but the loop's.
 
-        Whoever calls it must see to it that ``what`` holds when the deployment stops.
+        Raises:
+            LaunchFailed: the supervisor has ended, and it was not true in its last state.
         """
         with self._changed:
             while not (value := what(self._told)):
+                if self._over:
+                    raise LaunchFailed("the deployment has ended meanwhile", hint="See why with: tritonkit logs")
                 self._changed.wait()
             return value
 
@@ -119,6 +123,9 @@ class Supervisor:
             try:
                 self._loop(on_change, until_cleaned)
             finally:
+                with self._changed:
+                    self._over = True
+                    self._changed.notify_all()
                 for ended in self._ended.values():
                     ended.set()
                 for spec in self.plan.processes:

@@ -82,8 +82,8 @@ def machine(
 
     Raises:
         SpecError: a GPU that is asked for is not here, or a configuration is none.
-        ToolMissing: GPUs are here or asked for, and NVML cannot be asked.
-        TritonkitError: no driver answers, or a model's folder cannot be read.
+        ToolMissing: GPUs are asked for without a driver, or are here without the package to ask it.
+        TritonkitError: the driver does not answer, or a model's folder cannot be read.
     """
     from tritonkit.serve import gpus
     from tritonkit.serve.stored_models import stored_models
@@ -92,7 +92,7 @@ def machine(
     on_gpus = request.is_placed and not request.on_cpu
     present = (gpus.inventory() if asked else gpus.present()) if on_gpus else ()
     return Machine(
-        gpus=gpus.select(request.gpus or (), present) if asked else present,
+        gpus=gpus.select(request.gpus or (), present) if asked else tuple(gpu for gpu in present if not gpu.fault),
         present=present,
         models=request.models or stored_models(request.repository, models),
         python_backends=python_backends,
