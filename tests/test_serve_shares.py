@@ -12,7 +12,7 @@ import pytest
 from tritonkit.errors import SpecError
 from tritonkit.serve import shares
 from tritonkit.serve.gpus import Gpu
-from tritonkit.serve.shares import Machine, Mps, Seat
+from tritonkit.serve.seats import Machine, Mps, Seat
 from tritonkit.serve.stored_models import StoredModel, stored_models, with_members
 from tritonkit.spec.faults import Origin
 from tritonkit.spec.servers import Server

@@ -26,7 +26,7 @@ from tritonkit.serve import events, machine, phases, routing
 from tritonkit.serve.changing import replanner
 from tritonkit.serve.gpus import Gpu
 from tritonkit.serve.processes import Change, DaemonCheck, ServerCheck
-from tritonkit.serve.shares import Machine
+from tritonkit.serve.seats import Machine
 from tritonkit.serve.stored_models import StoredModel
 from tritonkit.spec.servers import Server
 

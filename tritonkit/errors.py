@@ -8,7 +8,7 @@
     ├── RepositoryConflict    exit 1   files in the way that tritonkit did not write
     ├── ArtifactsMissing      exit 1   what is still to be exported, where nothing may be made
     ├── RequestFailed         exit 1   a server that cannot be reached, or that refuses a request
-    ├── ToolMissing           exit 3   which program or extra, how to install it
+    ├── ToolMissing           exit 3   which program, extra or driver, how to install it
     ├── CommandFailed         exit 4   argv, return code, last output lines
     ├── ExportFailed          exit 4   which artifact, and why nothing was published
     ├── LaunchFailed          exit 5   which process, which state, its log's path and last lines
@@ -113,7 +113,7 @@ class RequestFailed(TritonkitError):
 
 
 class ToolMissing(TritonkitError):
-    """A program or an optional package is not installed; ``hint`` is the command that installs it."""
+    """A program, an optional package or a driver is not installed; ``hint`` says how to install it."""
 
     exit_code = 3
 

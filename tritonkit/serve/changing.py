@@ -9,7 +9,7 @@ from tritonkit.errors import UsageError, nearest
 from tritonkit.serve import ports
 from tritonkit.serve.plans import LOOPBACK, SERVICES, Host, Request, plan, seats
 from tritonkit.serve.processes import Change, Plan, ServerCheck, shown, twin
-from tritonkit.serve.shares import Seat
+from tritonkit.serve.seats import Seat
 
 
 def replanner(request: Request, host: Host) -> Callable[[Change], Plan]:

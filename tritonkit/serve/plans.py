@@ -6,18 +6,20 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tritonkit.client.ports import DEFAULT_PORTS
 from tritonkit.errors import UsageError
-from tritonkit.serve import shares
 from tritonkit.serve.ports import join
 from tritonkit.serve.processes import Plan, Policy, ProcessSpec, ServerCheck, environment, shown
+from tritonkit.serve.seats import Machine, Mps, Seat
 from tritonkit.serve.server_args import check_server_args, controllable, is_explicit
-from tritonkit.serve.shares import Machine, Mps, Seat
-from tritonkit.serve.stored_models import StoredModel
 from tritonkit.serve.warden import mark, shared_memory_prefix
-from tritonkit.spec.servers import Server
 from tritonkit.tools.tritonserver import TritonServer
+
+if TYPE_CHECKING:
+    from tritonkit.serve.stored_models import StoredModel
+    from tritonkit.spec.servers import Server
 
 SERVICES = ("http", "grpc", "metrics")
 SERVER_NAME = "server"
@@ -92,6 +94,8 @@ class Request:
     @property
     def entries(self) -> tuple[Server, ...]:
         """The servers that are meant."""
+        from tritonkit.spec.servers import Server
+
         return self.servers or (Server(SERVER_NAME),)
 
     @property
@@ -148,6 +152,9 @@ def seats(request: Request, machine: Machine, beside: str = "") -> tuple[Seat, .
     Raises:
         SpecError: it cannot be done on this machine; every fault is in it.
     """
+    # Only a request that is spread over servers pays for this.
+    from tritonkit.serve import shares
+
     return shares.seats(
         request.entries,
         request.mps,

@@ -11,8 +11,8 @@ from tritonkit.serve.gateway import Backend, GatewayOptions, gateway_process
 from tritonkit.serve.gpus import Gpu
 from tritonkit.serve.plans import LOOPBACK, Host, Request, server_process
 from tritonkit.serve.processes import DaemonCheck, Folder, ProcessSpec, ServerCheck, Share, environment, twin
+from tritonkit.serve.seats import Seat
 from tritonkit.serve.server_args import unless_given
-from tritonkit.serve.shares import Seat
 from tritonkit.serve.stored_models import StoredModel
 from tritonkit.serve.warden import mark
 from tritonkit.spec.sizes import MIB

@@ -12,7 +12,7 @@ from tritonkit.serve import ports
 from tritonkit.serve.backend_directory import assemble
 from tritonkit.serve.plans import LOOPBACK, SERVICES, Host, Request, seats
 from tritonkit.serve.preflight import preflight
-from tritonkit.serve.shares import Machine
+from tritonkit.serve.seats import Machine
 from tritonkit.tools import tritonserver
 
 _SHOWN = 5
