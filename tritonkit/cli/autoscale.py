@@ -68,6 +68,8 @@ def autoscale(
     while looks == 0 or number < looks:
         time.sleep(interval)
         number += 1
+        # A server that was changed may have other addresses.
+        servers = _watched(running(Path.cwd()))
         after = counters(servers, time.monotonic())
         state, current = follower.look(state, current, before, after, latencies_p99_ms(servers), policy)
         before = after
