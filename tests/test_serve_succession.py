@@ -5,13 +5,16 @@ It is on a GPU (made up, see ``fake_mps``) under an MPS daemon, with two models:
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import onnx_models
@@ -115,9 +118,18 @@ def of(project: Path, name: str = "a") -> serve.state.ServerState:
 
 
 def test_no_request_is_lost(project: Path) -> None:
-    with loaded(request(project)) as (deployment, load):
+    with loaded(request(project)) as (deployment, load), ExitStack() as kept:
+        # Connections that are kept open, one of them in silence.
+        silent = kept.enter_context(closing(HTTPConnection(deployment.http)))
+        busy = kept.enter_context(asking_without_a_pause(deployment.http))
+        assert answered(silent)
         before = of(project)
-        assert told(deployment, "restart", "a") == TAKEN_OVER
+        steps = ask(deployment.control, {"command": "restart", "server": "a"})
+        assert [next(steps)["step"] for _ in TAKEN_OVER[:3]] == TAKEN_OVER[:3]
+        goes_on(load)
+        # What it may still send is waited for.
+        assert answered(silent)
+        assert [step["step"] for step in steps] == TAKEN_OVER[3:]
         second = of(project)
         goes_on(load)
         # The percentages of what runs for a while sum to 160.
@@ -136,6 +148,40 @@ def test_no_request_is_lost(project: Path) -> None:
         assert condition.faults(deployment_of(project)) == {}
         assert load.failed(0) == []
         assert load.wrong == []
+        assert (busy.count(True) > 50, busy.count(False)) == (True, 0)
+
+
+def answered(connection: HTTPConnection) -> bool:
+    """Whether a request is answered by a connection as it is; one that has been closed without a word loses it."""
+    body = {"inputs": [{"name": "IN", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]}
+    try:
+        connection.request("POST", "/v2/models/echo/infer", json.dumps(body))
+        answer = connection.getresponse()
+        answer.read()
+    except (OSError, HTTPException):
+        connection.close()
+        return False
+    return answer.status == 200
+
+
+@contextmanager
+def asking_without_a_pause(address: str) -> Iterator[list[bool]]:
+    """A client that uses one connection for as long as it is let, for the time of a block; whether it was answered."""
+    found: list[bool] = []
+    ended = threading.Event()
+
+    def ask_on() -> None:
+        with closing(HTTPConnection(address)) as connection:
+            while not ended.is_set():
+                found.append(answered(connection))
+
+    thread = threading.Thread(target=ask_on)
+    thread.start()
+    try:
+        yield found
+    finally:
+        ended.set()
+        thread.join()
 
 
 def test_one_that_does_not_start_leaves_the_server_as_it_is(project: Path) -> None:

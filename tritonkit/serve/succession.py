@@ -1,8 +1,8 @@
 """A new process of a server takes over from the one that runs, behind the gateway, without a lost request.
 
 It is started beside the old one, with ports, folders and a mark of its own, and must be ready as at any start. Then
-the gateway loads a configuration with its addresses: a new worker of HAProxy sends it all requests from then on,
-while the old worker finishes what it has with the old process. That is ended once the old worker is gone.
+the gateway loads a configuration with its addresses: a new worker of HAProxy takes all connections from then on, and
+the old worker finishes those that it has with the old process. That is ended once the old worker is gone.
 Until the gateway has changed over, the old process is left alone, and goes on if anything fails.
 """
 
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tritonkit.errors import LaunchFailed, TritonkitError
 from tritonkit.serve import haproxy, routing
 from tritonkit.serve.events import Dismissed, SecondAsked, TookOver
+from tritonkit.serve.gateway import KEEP_ALIVE
 from tritonkit.serve.phases import Phase, Process, State
 from tritonkit.serve.processes import Plan, ProcessSpec, twin
 
@@ -69,7 +70,7 @@ def succeed(supervisor: Supervisor, name: str, plan: Plan) -> Iterator[dict[str,
             hint=hint,
         ) from error
     yield {"server": new.shown, "step": "taking the requests"}
-    _finished(supervisor)
+    _finish(supervisor)
     supervisor.post(Dismissed(name))
     supervisor.wait(partial(_gone, name))
     yield {"server": new.shown, "step": "the process before has ended"}
@@ -131,10 +132,11 @@ def _gone(name: str, state: State) -> bool:
     return state.stopping or process is None or (process.phase is Phase.FAILED and process.dismissed)
 
 
-def _finished(supervisor: Supervisor) -> None:
-    """Wait until no worker of the gateway is left that sends requests to the process before, or it is too late."""
+def _finish(supervisor: Supervisor) -> None:
+    """Wait until no worker of the gateway is left that may send the process before a request, or it is too late."""
     gateway = routing.gateway(supervisor.state, supervisor.specs)
-    end = time.monotonic() + supervisor.plan.policy.stop_timeout
+    # A client that is silent on an open connection may still send a request by it, until the gateway closes it.
+    end = time.monotonic() + max(supervisor.plan.policy.stop_timeout, KEEP_ALIVE + 1)
     with suppress(TritonkitError):
         while gateway is not None and gateway.workers(old=True) and time.monotonic() < end:
             time.sleep(_POLL)
