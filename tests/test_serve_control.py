@@ -148,6 +148,7 @@ def test_a_change_that_fails_is_taken_back(tmp_path: Path) -> None:
 
     def replan(change: Change) -> Plan:
         # The percentage stands for what a machine without a GPU can change, too.
+        assert change.thread_percentage is not None
         if change.thread_percentage < 50:
             return serve.plan(replace(request, log_verbose=1), host)
         return serve.plan(replace(request, server_args=("--nosuchflag=1",)), host)

@@ -12,10 +12,12 @@ from tritonkit.serve.events import (
     Avoid,
     BecameReady,
     Clean,
+    Dismissed,
     Event,
     Exited,
     Kill,
     RestartAsked,
+    SecondAsked,
     Spawn,
     Spawned,
     SpawnFailed,
@@ -23,12 +25,13 @@ from tritonkit.serve.events import (
     Suspected,
     Terminate,
     Tick,
+    TookOver,
     Unusable,
     Use,
 )
 from tritonkit.serve.machine import step
 from tritonkit.serve.phases import Phase, State, begin, next_deadline
-from tritonkit.serve.processes import Check, DaemonCheck, GatewayCheck, Policy, ProcessSpec, ServerCheck
+from tritonkit.serve.processes import Check, DaemonCheck, GatewayCheck, Policy, ProcessSpec, ServerCheck, shown, twin
 
 POLICY = Policy(
     start_timeout=10, stop_timeout=5, kill_timeout=7, max_restarts=2, backoff=1, backoff_limit=3, stable_after=60
@@ -461,6 +464,66 @@ def test_one_that_dies_before_the_others_are_ready_is_started_again() -> None:
     stepped(state, 1, (Tick(), [Spawn("a")]))
 
 
+def second(*, ready: bool) -> State:
+    """The full deployment with a second process of "c", pid 6, and what it was when that was asked for."""
+    state = stepped(full(), 1, (SecondAsked("c"), [Spawn("c+")]), (Spawned("c+", 6), []), (SecondAsked("c"), []))
+    assert (state.word, state.process("c+").aside, state.process("gateway").after) == (
+        "ready", True, ("a", "b", "c", "c+"),
+    )  # fmt: skip
+    return stepped(state, 2, (BecameReady("c+", 6), [])) if ready else state
+
+
+def test_a_second_process_of_a_server_takes_over() -> None:
+    state = stepped(second(ready=True), 3, (TookOver("c+"), []))
+    used, first = state.process("c+"), state.process("c")
+    assert (used.aside, used.serves, used.restarts) == (False, ("m",), 1)
+    assert (first.aside, first.phase, first.serves) == (True, Phase.READY, ())
+    state, actions = step(state, Dismissed("c"), 4)
+    assert actions == (Terminate("c"),), "the gateway knows the new one by the same name: it is not avoided"
+    state, actions = step(state, Exited("c", 4, 0), 5)
+    assert (actions, state.found("c"), state.word) == ((Clean("c"),), None, "ready")
+    assert state.process("gateway").after == ("a", "b", "c+")
+    # It is a server as any other from then on, and its next process has the first name again.
+    state, actions = step(state, Exited("c+", 6, 1), 6)
+    assert actions == (Avoid("c+"), Clean("c+"))
+    state = stepped(state, 9, (Tick(), [Spawn("c+")]), (Spawned("c+", 7), []), (BecameReady("c+", 7), []))
+    stepped(state, 9, (SecondAsked("c+"), [Spawn("c")]))
+
+
+@pytest.mark.parametrize("ready", [False, True])
+@pytest.mark.parametrize("event", [Exited("c+", 6, 1), Unusable("c+", 6, "lost its stub")])
+def test_a_second_process_that_fails_leaves_the_first_one_alone(ready: bool, event: Event) -> None:
+    state, actions = step(second(ready=ready), event, 3)
+    if isinstance(event, Unusable):
+        assert actions == (Kill("c+"),)
+        state, actions = step(state, Exited("c+", 6, -9), 3)
+    assert actions == (Clean("c+"),)
+    assert (state.process("c+").phase, state.word) == (Phase.FAILED, "ready")
+    state = stepped(state, 100, (Tick(), []), (TookOver("c+"), []), (Dismissed("c+"), []))
+    assert (state.found("c+"), state.process("c").aside) == (None, False)
+
+
+def test_the_first_process_may_end_while_the_second_one_starts() -> None:
+    state = stepped(second(ready=False), 2, (Exited("c", 4, -9), [Clean("c")]))
+    assert (state.word, state.process("c").phase) == ("degraded", Phase.BACKOFF)
+    state = stepped(state, 2, (BecameReady("c+", 6), []), (TookOver("c+"), []))
+    assert state.word == "ready"
+    state = stepped(state, 50, (Tick(), []), (Dismissed("c"), []))
+    assert state.found("c") is None
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_both_processes_of_a_server_are_stopped_after_the_gateway(ready: bool) -> None:
+    stop: list[Action] = [*map(Terminate, "abc"), Terminate("c+") if ready else Kill("c+")]
+    stepped(
+        second(ready=ready),
+        3,
+        (StopAsked(), [Terminate("gateway")]),
+        (TookOver("c+"), []),
+        (Exited("gateway", 5, 0), [Clean("gateway"), *stop]),
+    )
+
+
 class World:
     """Processes that do what the machine's actions say, and nothing else."""
 
@@ -504,7 +567,8 @@ def plans(draw: st.DrawFn) -> tuple[ProcessSpec, ...]:
 def test_whatever_happens(data: st.DataObject) -> None:
     """No process runs without what it needs, none is started twice, and a stop ends them all."""
     specs = data.draw(plans())
-    names = [spec.name for spec in specs]
+    servers = [name for spec in specs if spec.kind == "server" for name in (spec.name, twin(spec.name))]
+    names = [*servers, *(spec.name for spec in specs if spec.kind != "server")]
     # In this world every process ends some time after it was killed.
     policy = replace(POLICY, kill_timeout=1e9, max_restarts=data.draw(st.sampled_from([0, 1, 5])))
     world, state, now = World(), begin(specs, policy, 0), 0.0
@@ -523,12 +587,14 @@ def test_whatever_happens(data: st.DataObject) -> None:
         events: list[Event] = [
             Tick(), BecameReady(name, pid), Unusable(name, pid, "x"), Exited(name, pid, 1), RestartAsked(name),
             Suspected(name, pid, data.draw(st.booleans())),
+            *(kind(name) for kind in (SecondAsked, TookOver, Dismissed) if name in servers),
             *([StopAsked()] if data.draw(st.integers(0, 9)) == 0 else []),
         ]  # fmt: skip
         state = drain(world, state, [data.draw(st.sampled_from(events))], now)
         if not state.stopping:
             covered = {served for one in state.processes if one.phase is not Phase.FAILED for served in one.serves}
-            assert covered == {served for one in state.processes for served in one.serves}
+            assert covered == {served for spec in specs for served in spec.models or (spec.name,) if spec.kind != "mps"}
+            assert {spec.name for spec in specs} == {shown(one.name) for one in state.processes if not one.aside}
     state = drain(world, state, [StopAsked()], now)
     # From here on every process ends when it is told to, and time goes by.
     for _ in range(20):

@@ -242,6 +242,60 @@ def test_changes_of_a_percentage(tmp_path: Path) -> None:
         cpu(Change("server", 20))
 
 
+def test_a_process_that_is_to_run_beside_another() -> None:
+    request = replace(REQUEST, servers=SERVERS)
+    plan, replan = serve.plan(request, host(4)), replanner(request, host(4))
+    before = {one.name: one for one in plan.processes}
+    running = tuple(one for one in plan.processes if one.kind == "server")
+    planned = replan(Change("x", 80, beside="x", running=running))
+    after = {one.name: one for one in planned.processes}
+    first, second = before["x"], after["x+"]
+    assert {name: one for name, one in after.items() if name not in {"x+", "gateway"}} == {
+        name: one for name, one in before.items() if name not in {"x", "gateway"}
+    }
+    assert second.env["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] == "80", "the first one's does not count"
+    # They have nothing in common that both would write, listen on, or be known and cleaned up by.
+    assert not set(first.addresses.values()) & set(second.addresses.values())
+    assert (second.mark, second.cwd.name, second.folders[0].path.name) == ("0123abcd.x+.", "x+", "x+")
+    assert not second.mark.startswith(first.mark)
+    differ = [flag.split("=")[0] for flag, other in zip(first.argv, second.argv, strict=True) if flag != other]
+    assert differ == [
+        "--id", "--model-repository", "--backend-config", "--http-port", "--grpc-port", "--metrics-port",
+    ]  # fmt: skip
+    assert (second.shown, second.log, second.needs) == ("x", first.log, first.needs)
+    (old,), (new,) = before["gateway"].folders, after["gateway"].folders
+    moved = old.files["haproxy.cfg"]
+    for service, address in first.addresses.items():
+        moved = moved.replace(f" {address}", f" {second.addresses[service]}")
+    assert new == replace(old, files={**old.files, "haproxy.cfg": moved})
+    assert replace(after["gateway"], folders=()) == replace(before["gateway"], folders=())
+
+    # What was changed stays so, and the next process has the first name again.
+    running = tuple(one for one in planned.processes if one.kind == "server")
+    assert replan(Change("x", running=running)) == planned
+    third = next(one for one in replan(Change("y", 10, beside="x+", running=running)).processes if one.name == "x")
+    assert (third.env["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"], third.mark) == ("80", first.mark)
+    assert not set(third.addresses.values()) & {*first.addresses.values(), *second.addresses.values()}
+
+
+@pytest.mark.parametrize(
+    ("limit", "clients", "words"),
+    [
+        (36 * GIB, 60, r"GPU 0 has 141.0 GiB of memory, less .*: x 2 processes with 36GiB, x 2 processes with 36GiB"),
+        (8 * GIB, 5, r"GPU 0 would have 6 client processes \(x 2, y-gpu0 2, x 2; .*, and MPS takes 5, of which"),
+    ],
+)
+def test_no_room_for_a_process_beside_another(limit: int, clients: int, words: str) -> None:
+    servers = (replace(SERVERS[0], memory_limit=limit), *SERVERS[1:])
+    present = (replace(GPU, mps_clients=clients), OTHER)
+    found = host(4, machine=replace(MACHINE, gpus=present, present=present))
+    replan = replanner(replace(REQUEST, servers=servers), found)
+    replan(Change("x", 20))
+    replan(Change("x", 20, beside="y-gpu1"))
+    with pytest.raises(SpecError, match=words):
+        replan(Change("x", 20, beside="x"))
+
+
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A spec of one model in two replicas on one of two GPUs, which are not there."""

@@ -76,7 +76,7 @@ def set_percentage(
 ) -> None:
     """Give a server another thread percentage, until the deployment ends: it alone is started again with it.
 
-    Behind the gateway it is drained first, so that no request is lost where it has a replica.
+    Behind the gateway no request is lost: its replicas take them, or else the new process, started beside the old one.
     """
     from tritonkit import serve
     from tritonkit.cli.deployment import spinner

@@ -89,8 +89,9 @@ def restart(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Start one process again: behind the gateway it finishes its requests first, and replicas take the new ones.
+    """Start one process again: behind the gateway it finishes its requests first, and loses none.
 
+    Its replicas take the new ones; where it has none, the new process does, which is started beside the old one.
     A server that was given up is started as well. The gateway takes its configuration anew, without a pause.
     """
     from tritonkit import serve

@@ -75,7 +75,41 @@ class RestartAsked:
     name: str
 
 
-Event = Tick | Spawned | SpawnFailed | BecameReady | Unusable | Suspected | Exited | StopAsked | RestartAsked
+@dataclass(frozen=True)
+class SecondAsked:
+    """A second process of a server is to be started beside the one that serves, under its ``twin`` name."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class TookOver:
+    """Requests go to the second process of a server now, whose name it is, and no longer to the first one."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Dismissed:
+    """The process of a server that requests do not go to is to end, and to be forgotten then."""
+
+    name: str
+
+
+Event = (
+    Tick
+    | Spawned
+    | SpawnFailed
+    | BecameReady
+    | Unusable
+    | Suspected
+    | Exited
+    | StopAsked
+    | RestartAsked
+    | SecondAsked
+    | TookOver
+    | Dismissed
+)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ CONFIG = "haproxy.cfg"
 SCRIPT = "gateway.lua"
 MODELS = "models.map"
 STATES = "servers.state"
+# Seconds for which an HTTP client may be silent on an open connection.
+KEEP_ALIVE = 75.0
 # What a configuration, a map and a message for people can hold without a quote.
 _ROUTABLE = re.compile(r"[^\s#%$/\\\"'\x00-\x1f\x7f]+")
 # In a gRPC message the length of the name is one byte.
@@ -209,6 +211,7 @@ def files(backends: Sequence[Backend], options: GatewayOptions, *, folder: Path,
         health_path="/v2/health/live" if options.allow_model_control else "/v2/health/ready",
         name_lengths=sorted({len(model.encode()) for group in grouped for model in group.models}) or [1],
         tls=lambda protocols: _tls(options.tls_certificate, protocols),
+        keep_alive=KEEP_ALIVE,
         SHARED_MEMORY=_SHARED_MEMORY,
         CLOSED=_CLOSED,
         CLOSED_GRPC=_CLOSED_GRPC,

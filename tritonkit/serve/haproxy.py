@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Container
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,9 +76,11 @@ class HaproxySocket:
                 found.append(int(line.split()[0]))
         return tuple(found)
 
-    def server_states(self) -> str:
-        """The states of all servers, in the form that a new worker reads them."""
-        return self.ask("@1 show servers state")
+    def server_states(self, moved: Container[str] = ()) -> str:
+        """The states of all servers but those in ``moved``, in the form that a new worker reads them."""
+        lines = self.ask("@1 show servers state").splitlines(keepends=True)
+        # The fourth word of a line is the server's name.
+        return "".join(line for line in lines if [*line.split(), *[""] * 4][3] not in moved)
 
     def ask(self, command: str) -> str:
         """The answer to one command of HAProxy's master: ``@1`` before it hands it on to the worker."""
@@ -124,7 +127,7 @@ def answers(check: GatewayCheck, *, timeout: float = 5.0) -> bool:
         return False
 
 
-def reload(spec: ProcessSpec, pid: int, *, timeout: float = 30.0) -> None:
+def reload(spec: ProcessSpec, pid: int, *, moved: Container[str] = (), timeout: float = 30.0) -> None:
     """Have a running gateway take a new configuration. No connection is refused, and no request is cut.
 
     The worker that ran so far ends when its last request has; the states of the servers are handed on.
@@ -132,6 +135,7 @@ def reload(spec: ProcessSpec, pid: int, *, timeout: float = 30.0) -> None:
     Args:
         spec: the gateway as it shall be; of the process that runs only its files may differ.
         pid: the running HAProxy.
+        moved: the servers that have other addresses: what was known of them is forgotten, and they are taken for well.
         timeout: seconds until the new worker answers.
 
     Raises:
@@ -146,7 +150,7 @@ def reload(spec: ProcessSpec, pid: int, *, timeout: float = 30.0) -> None:
     run([spec.argv[0], "-c", "-f", str(staged / CONFIG)], timeout=timeout)
     gateway = HaproxySocket(check.control, timeout=timeout)
     before = gateway.workers()
-    (staged / STATES).write_text(gateway.server_states())
+    (staged / STATES).write_text(gateway.server_states(moved))
     for name in folder.files:
         (staged / name).replace(folder.path / name)
     staged.rmdir()

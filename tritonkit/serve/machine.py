@@ -8,6 +8,7 @@
 - A server that is lost, or may be, gets no new requests until it is ready again, or until it is clear that it is well.
 - A process that never became ready fails the deployment. One that was given up fails it as well, unless every
   model has another server that was not.
+- A second process of a server (``seconds``) is started as any other, and never started again.
 - Stopping goes backwards: nothing is asked to end before all that need it, or come after it, have ended.
 """
 
@@ -15,15 +16,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tritonkit.serve import seconds
 from tritonkit.serve.events import (
     Action,
     Avoid,
     BecameReady,
     Clean,
+    Dismissed,
     Event,
     Exited,
     Kill,
     RestartAsked,
+    SecondAsked,
     Spawn,
     Spawned,
     SpawnFailed,
@@ -31,10 +35,11 @@ from tritonkit.serve.events import (
     Suspected,
     Terminate,
     Tick,
+    TookOver,
     Unusable,
     Use,
 )
-from tritonkit.serve.phases import Phase, Process, State, deadline
+from tritonkit.serve.phases import Phase, Process, State, deadline, put
 
 _RUNNING = frozenset({Phase.STARTING, Phase.READY})
 
@@ -50,11 +55,12 @@ def step(state: State, event: Event, now: float) -> tuple[State, tuple[Action, .
         state = _stop(state, event.at_once, now, actions)
     elif isinstance(event, RestartAsked):
         state = _restart(state, event.name, now)
-    elif not isinstance(event, Tick):
-        process = state.process(event.name)
+    elif isinstance(event, SecondAsked | TookOver | Dismissed):
+        state = seconds.step(state, event, now)
+    elif not isinstance(event, Tick) and (process := state.found(event.name)) is not None:
         if isinstance(event, Spawned):
             if process.phase is Phase.STARTING and process.pid is None:
-                state = _put(state, replace(process, pid=event.pid))
+                state = put(state, replace(process, pid=event.pid))
         elif isinstance(event, SpawnFailed):
             if process.phase is Phase.STARTING and process.pid is None:
                 state = _ended(state, process, event.reason, now)
@@ -64,11 +70,13 @@ def step(state: State, event: Event, now: float) -> tuple[State, tuple[Action, .
         state = rule(state, now, actions)
     state = _wind_down(state, now, actions) if state.stopping else _start(state, now, actions)
     if not state.stopping:
-        for process in before.processes:
-            now_is = state.process(process.name)
-            if process.phase is Phase.READY is not now_is.phase and not now_is.avoided:
-                actions.insert(0, Avoid(process.name))
-                state = _put(state, replace(now_is, avoided=True))
+        were_ready = {process.name for process in before.processes if process.phase is Phase.READY}
+        for process in state.processes:
+            if process.name in were_ready and process.phase is not Phase.READY and not process.avoided:
+                state = put(state, replace(process, avoided=True))
+                # What is aside gets no requests anyway, and has its name at the gateway in common with what does.
+                actions[:0] = [] if process.aside else [Avoid(process.name)]
+    state = seconds.forget(state)
     return replace(state, came_up=state.came_up or state.ready), tuple(actions)
 
 
@@ -94,7 +102,7 @@ def _happened(
     actions.append(Clean(process.name))
     if process.phase is Phase.FAILED:
         # It could not be killed, and went after all.
-        return _put(state, replace(process, pid=None))
+        return put(state, replace(process, pid=None))
     if process.phase in {Phase.STOPPING, Phase.KILLING}:
         return _ended(state, process, process.reason, now)
     before = "" if process.phase is Phase.READY else " before it was ready"
@@ -103,9 +111,9 @@ def _happened(
 
 
 def _avoid(state: State, process: Process, avoided: bool, actions: list[Action]) -> State:
-    if avoided != process.avoided:
+    if avoided != process.avoided and not process.aside:
         actions.append(Avoid(process.name) if avoided else Use(process.name))
-    return _put(state, replace(process, avoided=avoided))
+    return put(state, replace(process, avoided=avoided))
 
 
 def _fresh_failures(process: Process, state: State, now: float) -> int:
@@ -120,17 +128,19 @@ def _ending(returncode: int) -> str:
 def _ended(state: State, process: Process, reason: str, now: float) -> State:
     process = replace(process, pid=None, since=now, reason=reason)
     if state.stopping:
-        return _put(state, replace(process, phase=Phase.STOPPED))
+        return put(state, replace(process, phase=Phase.STOPPED))
+    if process.aside:
+        return put(state, replace(process, phase=Phase.FAILED))
     if process.excused:
-        return _put(state, replace(process, phase=Phase.WAITING))
+        return put(state, replace(process, phase=Phase.WAITING))
     process = replace(process, failures=process.failures + 1)
     if process.was_ready and process.failures <= state.policy.max_restarts:
-        return _put(state, replace(process, phase=Phase.BACKOFF))
+        return put(state, replace(process, phase=Phase.BACKOFF))
     return _give_up(state, process, now)
 
 
 def _give_up(state: State, process: Process, now: float) -> State:
-    state = _put(state, replace(process, phase=Phase.FAILED, since=now))
+    state = put(state, replace(process, phase=Phase.FAILED, since=now))
     kept = {served for other in state.processes if other.phase is not Phase.FAILED for served in other.serves}
     if state.stopping or (state.came_up and kept.issuperset(process.serves)):
         return state
@@ -141,22 +151,22 @@ def _give_up(state: State, process: Process, now: float) -> State:
 
 def _restart(state: State, name: str, now: float) -> State:
     """Have the process ended and started again, and what was given up started that it depends on, or for it."""
-    if state.stopping:
+    asked = state.found(name)
+    if state.stopping or asked is None or asked.aside:
         return state
-    asked = state.process(name)
     dependants = {process.name for process in state.dependants(name)}
     for process in state.processes:
         given_up = process.phase is Phase.FAILED and process.pid is None
         if process.name == name:
             fresh = replace(process, asks=process.asks + 1, failures=0, excused=process.live)
-            state = _put(state, fresh)
+            state = put(state, fresh)
             given_up = given_up or process.phase is Phase.BACKOFF
         elif process.name in dependants:
-            state = _put(state, replace(process, failures=0, excused=process.live))
+            state = put(state, replace(process, failures=0, excused=process.live))
         elif process.name not in asked.needs:
             continue
         if given_up:
-            state = _put(state, replace(state.process(process.name), phase=Phase.WAITING, since=now, failures=0))
+            state = put(state, replace(state.process(process.name), phase=Phase.WAITING, since=now, failures=0))
     return state
 
 
@@ -191,7 +201,8 @@ def _end_unwanted(state: State, now: float, actions: list[Action]) -> State:
     """Kill what runs without what it needs; ask what is to be started again to end, after those that need it."""
     for process in () if state.stopping else state.processes:
         needed = any(other.live for other in state.dependants(process.name))
-        if process.excused and not needed and process.pid is not None and process.phase in _RUNNING:
+        unwanted = (process.excused and not needed) or process.dismissed
+        if unwanted and process.pid is not None and process.phase in _RUNNING:
             state = _ask_to_end(state, process, now, actions)
     for process in state.processes:
         lost = next((need for need in process.needs if state.process(need).phase is not Phase.READY), None)
@@ -216,11 +227,11 @@ def _start(state: State, now: float, actions: list[Action]) -> State:
         due = deadline(process, state.policy)
         if process.phase is Phase.BACKOFF and due is not None and now >= due:
             process = replace(process, phase=Phase.WAITING, since=now)  # noqa: PLW2901
-            state = _put(state, process)
+            state = put(state, process)
         if process.phase is Phase.WAITING and _may_start(state, process):
             actions.append(Spawn(process.name))
             started = replace(process, phase=Phase.STARTING, since=now, starts=process.starts + 1, excused=False)
-            state = _put(state, started)
+            state = put(state, started)
     return state
 
 
@@ -236,7 +247,7 @@ def _may_start(state: State, process: Process) -> bool:
 def _wind_down(state: State, now: float, actions: list[Action]) -> State:
     for process in state.processes:
         if process.phase in {Phase.WAITING, Phase.BACKOFF}:
-            state = _put(state, replace(process, phase=Phase.STOPPED, since=now))
+            state = put(state, replace(process, phase=Phase.STOPPED, since=now))
     for process in state.processes:
         held = any(other.live for other in state.processes if process.name in {*other.needs, *other.after})
         if process.phase in _RUNNING and process.pid is not None and not held:
@@ -249,13 +260,9 @@ def _ask_to_end(state: State, process: Process, now: float, actions: list[Action
         # Nothing is in flight in a server that was not ready.
         return _kill(state, process, process.reason, now, actions)
     actions.append(Terminate(process.name))
-    return _put(state, replace(process, phase=Phase.STOPPING, since=now))
+    return put(state, replace(process, phase=Phase.STOPPING, since=now))
 
 
 def _kill(state: State, process: Process, reason: str, now: float, actions: list[Action]) -> State:
     actions.append(Kill(process.name))
-    return _put(state, replace(process, phase=Phase.KILLING, since=now, reason=reason))
-
-
-def _put(state: State, process: Process) -> State:
-    return replace(state, processes=tuple(process if old.name == process.name else old for old in state.processes))
+    return put(state, replace(process, phase=Phase.KILLING, since=now, reason=reason))

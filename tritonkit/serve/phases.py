@@ -12,7 +12,7 @@ WAITING ──spawn──> STARTING ──ready──> READY ──stop──> S
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from tritonkit.serve.processes import Policy, ProcessSpec
@@ -52,6 +52,9 @@ class Process:
         was_ready: whether it was ready at least once.
         asks: how often somebody asked that it be started again.
         avoided: whether it is to get no new requests until it is trusted again.
+        aside: whether it runs beside the process of its server that requests go to: it has not taken over yet, or has
+            been taken over from. It is never started again, and nobody misses it.
+        dismissed: whether it is to be forgotten once it has ended, being ``aside``.
         excused: whether it is to be started again as soon as it has ended, which counts as no failure of its own.
         reason: why it last ended unasked; empty when it never did.
     """
@@ -68,6 +71,8 @@ class Process:
     was_ready: bool = False
     asks: int = 0
     avoided: bool = False
+    aside: bool = False
+    dismissed: bool = False
     excused: bool = False
     reason: str = ""
 
@@ -102,8 +107,8 @@ class State:
 
     @property
     def ready(self) -> bool:
-        """Whether every process is ready."""
-        return all(process.phase is Phase.READY for process in self.processes)
+        """Whether every process is ready that is not ``aside``."""
+        return all(process.phase is Phase.READY or process.aside for process in self.processes)
 
     @property
     def over(self) -> bool:
@@ -123,9 +128,18 @@ class State:
         """The process of that name."""
         return next(process for process in self.processes if process.name == name)
 
+    def found(self, name: str) -> Process | None:
+        """The process of that name; None where there is none, or no longer."""
+        return next((process for process in self.processes if process.name == name), None)
+
     def dependants(self, name: str) -> list[Process]:
         """The processes that cannot run without that one."""
         return [process for process in self.processes if name in process.needs]
+
+
+def put(state: State, process: Process) -> State:
+    """The state with ``process`` in the place of the one of its name."""
+    return replace(state, processes=tuple(process if old.name == process.name else old for old in state.processes))
 
 
 def begin(specs: Sequence[ProcessSpec], policy: Policy, now: float) -> State:

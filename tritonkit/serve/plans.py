@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tritonkit.client.ports import DEFAULT_PORTS
 from tritonkit.errors import UsageError
 from tritonkit.serve.ports import join
-from tritonkit.serve.processes import Plan, Policy, ProcessSpec, ServerCheck, environment
+from tritonkit.serve.processes import Plan, Policy, ProcessSpec, ServerCheck, environment, shown
 from tritonkit.serve.seats import Machine, Mps, Seat
 from tritonkit.serve.server_args import check_server_args, controllable, is_explicit
 from tritonkit.serve.warden import mark, shared_memory_prefix
@@ -120,6 +120,7 @@ class Host:
         deployment: a name that no other deployment has.
         machine: GPUs and models, where the request is spread over servers.
         server_ports: the ports of each server behind a gateway.
+        seconds: the servers behind a gateway whose process has its ``twin`` name.
         haproxy: the gateway's program; None where there is only one server.
         runtime: the short folder for sockets.
     """
@@ -135,12 +136,18 @@ class Host:
     deployment: str
     machine: Machine = field(default_factory=Machine)
     server_ports: tuple[Mapping[str, int], ...] = ()
+    seconds: frozenset[str] = frozenset()
     haproxy: Path | None = None
     runtime: Path = Path()
 
 
-def seats(request: Request, machine: Machine) -> tuple[Seat, ...]:
+def seats(request: Request, machine: Machine, beside: str = "") -> tuple[Seat, ...]:
     """The server processes of a request that is spread over servers.
+
+    Args:
+        request: what to serve.
+        machine: where.
+        beside: the process that must have room for a second one of its kind.
 
     Raises:
         SpecError: it cannot be done on this machine; every fault is in it.
@@ -149,7 +156,12 @@ def seats(request: Request, machine: Machine) -> tuple[Seat, ...]:
     from tritonkit.serve import shares
 
     return shares.seats(
-        request.entries, request.mps, machine, cpu_asked=request.on_cpu, percentages=request.percentages
+        request.entries,
+        request.mps,
+        machine,
+        cpu_asked=request.on_cpu,
+        percentages=request.percentages,
+        beside=beside,
     )
 
 
@@ -245,7 +257,8 @@ def server_process(
         argv=argv,
         env=_environment(host, marked),
         cwd=keeping / "run" / name,
-        log=keeping / "logs" / f"{name}.log",
+        # Of both processes that a server may have.
+        log=keeping / "logs" / f"{shown(name)}.log",
         mark=marked,
         check=ServerCheck(
             http=addresses["http"],

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from tritonkit.serve.warden import MARK
 
+# No server's name in a spec has it: the second one of the two names that a server's processes have in turn.
+_SECOND = "+"
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -135,7 +138,7 @@ class ProcessSpec:
     """One process to start and keep.
 
     Attributes:
-        name: unique in the plan.
+        name: unique in the plan; of a server it is the server's, or that name's ``twin``.
         argv: the program and its arguments.
         env: its whole environment.
         cwd: its working directory, emptied before every start: the Python stub would import a ``model.py``
@@ -160,6 +163,11 @@ class ProcessSpec:
     needs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     folders: tuple[Folder, ...] = ()
+
+    @property
+    def shown(self) -> str:
+        """The name that people and the gateway know it by, whichever of a server's two names it has."""
+        return shown(self.name)
 
     @property
     def kind(self) -> str:
@@ -207,11 +215,26 @@ class Change:
 
     Attributes:
         server: the name of a server, as in the spec or as in the plan.
-        thread_percentage: the most of its GPU's SMs that each of its processes may use from now on.
+        thread_percentage: the most of its GPU's SMs that each of its processes may use from now on; None leaves it.
+        beside: the process that is to be planned anew under its ``twin`` name, on other ports, to run beside it for a
+            while; empty for none.
+        running: the processes as they run now, none of them a second one of its server.
     """
 
     server: str
-    thread_percentage: float
+    thread_percentage: float | None = None
+    beside: str = ""
+    running: tuple[ProcessSpec, ...] = ()
+
+
+def shown(name: str) -> str:
+    """The name that people and the gateway know a process by."""
+    return name.removesuffix(_SECOND)
+
+
+def twin(name: str) -> str:
+    """The other one of the two names that the processes of one server have in turn: one may run beside the other."""
+    return shown(name) if name.endswith(_SECOND) else f"{name}{_SECOND}"
 
 
 def environment(inherited: Mapping[str, str], marked: str, **variables: str) -> dict[str, str]:

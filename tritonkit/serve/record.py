@@ -48,8 +48,9 @@ def record(
         ready=state.ready,
         control=control,
         servers=tuple(
-            _server(process, specs[process.name], repositories.get(process.name, ""), ahead)
+            _server(process, specs[process.name], repositories.get(specs[process.name].shown, ""), ahead)
             for process in state.processes
+            if not process.aside
         ),
         **plan.addresses,
     )
@@ -58,7 +59,7 @@ def record(
 def _server(process: Process, spec: ProcessSpec, repository: str, ahead: float) -> ServerState:
     check = spec.check
     state = ServerState(
-        name=process.name,
+        name=spec.shown,
         phase=process.phase.value,
         pid=process.pid,
         restarts=process.restarts,

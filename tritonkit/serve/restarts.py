@@ -1,7 +1,8 @@
 """Starting single processes of a running deployment again, as they are or changed, at somebody's request.
 
-A server behind the gateway is drained first: HAProxy sends it no more requests, and those that it works on are
-waited for. So nothing is lost where another server holds its models. One request is carried out at a time.
+Where another server holds its models, a server behind the gateway is drained first: HAProxy sends it no more requests,
+and those that it works on are waited for. Else a new process takes over from it (``succession``). So nothing is lost.
+One request is carried out at a time.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tritonkit.errors import CommandFailed, LaunchFailed, RequestFailed, TritonkitError, UsageError, nearest
+from tritonkit.errors import CommandFailed, LaunchFailed, RequestFailed, SpecError, TritonkitError, UsageError, nearest
 from tritonkit.serve.phases import Phase, Process, State
-from tritonkit.serve.processes import Change, ProcessSpec
+from tritonkit.serve.processes import Change, ProcessSpec, shown
 
 if TYPE_CHECKING:
     from tritonkit.serve.control import Answer
@@ -63,34 +64,65 @@ class Restarts:
 
     def _meant(self, name: str) -> list[str]:
         """The process of that name, or those of the spec's server of that name."""
-        names = [process.name for process in self._supervisor.state.processes]
-        meant = [name] if name in names else [process for process in names if self._of(process, name)]
+        names = {process.name: shown(process.name) for process in self._in_use()}
+        exactly = [process for process, known in names.items() if known == name]
+        meant = exactly or [process for process in names if self._of(process, name)]
         if not meant:
-            raise UsageError(f"no process {name!r} runs here{nearest(name, names)}")
+            raise UsageError(f"no process {name!r} runs here{nearest(name, names.values())}")
         return meant
+
+    def _in_use(self) -> list[Process]:
+        return [process for process in self._supervisor.state.processes if not process.aside]
 
     def _restart_each(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
         for name in names:
-            yield from self._restart(name, {})
+            yield from self._renew(Change(shown(name)), name, {})
+
+    def _renew(self, change: Change, name: str, changed: Mapping[str, ProcessSpec]) -> Iterator[dict[str, Any]]:
+        """Have another process take over where that is due and there is room for it, or else restart this one."""
+        from tritonkit.serve import succession
+
+        replan = self._supervisor.replan
+        if replan is not None and succession.is_due(self._supervisor, name):
+            try:
+                planned = replan(replace(change, beside=name, running=self._running()))
+            except SpecError as error:
+                reason = "; ".join(dict.fromkeys(fault.message for fault in error.faults))
+                yield {"server": shown(name), "step": "no room for another process", "reason": reason}
+            else:
+                yield from succession.succeed(self._supervisor, name, planned)
+                return
+        yield from self._restart(name, changed)
+
+    def _running(self) -> tuple[ProcessSpec, ...]:
+        specs = self._supervisor.specs
+        return tuple(specs[process.name] for process in self._in_use() if specs[process.name].kind == "server")
 
     def _set(self, name: str, percentage: object) -> Iterator[dict[str, Any]]:
+        from tritonkit.serve.succession import RunsAsBefore
+
         replan = self._supervisor.replan
         if not isinstance(percentage, int | float) or isinstance(percentage, bool):
             raise UsageError(f"{percentage!r} is no percentage")
         if replan is None:
             raise UsageError("this deployment takes no changes")
-        planned = {spec.name: spec for spec in replan(Change(name, float(percentage))).processes}
+        change = Change(name, float(percentage), running=self._running())
+        planned = {spec.name: spec for spec in replan(change).processes}
         before = {spec: self._supervisor.spec(spec) for spec in planned if self._of(spec, name)}
         changed = {spec: planned[spec] for spec, old in before.items() if planned[spec] != old}
         if not before:
             self._meant(name)
+        # Several of one name are replicas of each other.
+        start_again = self._restart if len(changed) > 1 else partial(self._renew, change)
         done: list[str] = []
         for spec in changed:
             try:
-                yield from self._restart(spec, changed)
+                yield from start_again(spec, changed)
+            except RunsAsBefore:
+                raise
             except LaunchFailed as error:
                 for one in [*done, spec]:
-                    yield {"server": one, "step": "going back", "reason": error.args[0]}
+                    yield {"server": shown(one), "step": "going back", "reason": error.args[0]}
                     yield from self._restart(one, before)
                 raise LaunchFailed(
                     f"{error.args[0]}\n{name} runs as before.", process=spec, log=error.log, hint=error.hint
@@ -99,14 +131,14 @@ class Restarts:
 
     def _of(self, process: str, name: str) -> bool:
         """Whether a process of the plan is that of the name, or one of the spec's entry of that name."""
-        base, _, rest = process.partition(name)
+        base, _, rest = shown(process).partition(name)
         spec = self._supervisor.spec(process)
         return spec.kind == "server" and not base and (not rest or rest.startswith(("-gpu", "-r")))
 
     def _restart(self, name: str, changed: Mapping[str, ProcessSpec]) -> Iterator[dict[str, Any]]:
         process = self._supervisor.state.process(name)
         if process.phase is Phase.FAILED and process.pid is not None:
-            raise LaunchFailed(f"{name} {process.reason}: nothing can take its place", process=name)
+            raise LaunchFailed(f"{shown(name)} {process.reason}: nothing can take its place", process=shown(name))
         spec = self._supervisor.spec(name)
         if spec.kind == "gateway" and process.phase is Phase.READY and process.pid is not None:
             from tritonkit.serve import haproxy
@@ -119,30 +151,29 @@ class Restarts:
         gateway = self._gateway()
         try:
             if gateway is not None:
-                yield from self._drained(gateway, servers)
+                yield from self._drained(gateway, [shown(server) for server in servers])
             before = self._supervisor.state
             self._supervisor.restart(name, changed.get(name))
-            yield {"server": name, "step": "restarting"}
+            yield {"server": shown(name), "step": "restarting"}
             for one in dict.fromkeys([name, *servers]):
                 ended = self._supervisor.wait(partial(_outcome, name, one, before))
                 if ended.phase is not Phase.READY:
                     raise self._failure(ended)
-                yield {"server": one, "step": "ready"}
+                yield {"server": shown(one), "step": "ready"}
         finally:
             if gateway is not None:
                 for server in servers:
-                    _told(gateway, server, "ready")
+                    _told(gateway, shown(server), "ready")
         if gateway is not None:
             # Only then may the next one be drained.
-            _until_up(gateway, servers)
+            _until_up(gateway, [shown(server) for server in servers])
 
     def _gateway(self) -> HaproxySocket | None:
         if not any(spec.kind == "gateway" for spec in self._supervisor.plan.processes):
             return None
         from tritonkit.serve import routing
 
-        specs = {spec.name: self._supervisor.spec(spec.name) for spec in self._supervisor.plan.processes}
-        return routing.gateway(self._supervisor.state, specs)
+        return routing.gateway(self._supervisor.state, self._supervisor.specs)
 
     def _drained(self, gateway: HaproxySocket, servers: Sequence[str]) -> Iterator[dict[str, Any]]:
         asked = [server for server in servers if _told(gateway, server, "drain")]
@@ -158,8 +189,9 @@ class Restarts:
         from tritonkit.serve import diagnosis
 
         if process.phase in {Phase.READY, Phase.STOPPING, Phase.STOPPED}:
-            return LaunchFailed(f"{process.name}: the deployment is stopping", process=process.name)
-        return diagnosis.failure(process.name, process.reason, self._supervisor.spec(process.name).log)
+            name = shown(process.name)
+            return LaunchFailed(f"{name}: the deployment is stopping", process=name)
+        return diagnosis.failure(shown(process.name), process.reason, self._supervisor.spec(process.name).log)
 
 
 def _outcome(asked: str, name: str, before: State, state: State) -> Process | None:

@@ -24,15 +24,20 @@ def gateway(state: State, specs: Mapping[str, ProcessSpec], *, timeout: float = 
 def route(name: str, state: State, specs: Mapping[str, ProcessSpec]) -> None:
     """Have the gateway treat a server as the supervisor's rules do; what it answers is not waited for long."""
     found = gateway(state, specs, timeout=_TIMEOUT) if specs[name].kind == "server" else None
-    if found is None:
+    process = state.found(name)
+    if found is None or process is None or process.aside:
         return
-    if state.process(name).avoided:
-        others = [process for process in state.processes if process.name != name and not process.avoided]
-        held = {model for process in others if process.phase is Phase.READY for model in specs[process.name].models}
-        if held.issuperset(specs[name].models):
-            tell(found, name, "drain")
-    else:
-        tell(found, name, "ready")
+    if not process.avoided:
+        tell(found, specs[name].shown, "ready")
+    elif has_replicas(name, state, specs):
+        tell(found, specs[name].shown, "drain")
+
+
+def has_replicas(name: str, state: State, specs: Mapping[str, ProcessSpec]) -> bool:
+    """Whether each model of a server has another one that takes requests for it."""
+    others = [process for process in state.processes if process.name != name and not process.avoided]
+    taking = [process for process in others if process.phase is Phase.READY and not process.aside]
+    return {model for process in taking for model in specs[process.name].models}.issuperset(specs[name].models)
 
 
 def tell(found: HaproxySocket, server: str, word: str) -> bool:

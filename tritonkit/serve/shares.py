@@ -23,6 +23,7 @@ def seats(
     *,
     cpu_asked: bool = False,
     percentages: Mapping[str, float] = MappingProxyType({}),
+    beside: str = "",
 ) -> tuple[Seat, ...]:
     """One seat for each server process, in the order of the entries, then of the GPUs, then of the replicas.
 
@@ -32,6 +33,7 @@ def seats(
         machine: where they run.
         cpu_asked: whether the CPU was asked for, whatever the entries say of GPUs.
         percentages: by process, those that are to hold instead of the entries' own.
+        beside: the process that must have room for a second one of its kind, whatever the percentages are meanwhile.
 
     Raises:
         SpecError: it cannot be done; every fault that was found is in it.
@@ -64,7 +66,8 @@ def seats(
             )
         )
     for gpu in dict.fromkeys(on_gpus):
-        faults += _faults_on(gpu, [seat for seat in found if seat.gpu == gpu], mps, machine)
+        there = [seat for seat in found if seat.gpu == gpu]
+        faults += _faults_on(gpu, there, [*there, *(seat for seat in there if seat.name == beside)], mps, machine)
     if faults:
         # One entry on several GPUs may be wrong in the same way on each.
         raise SpecError(list(dict.fromkeys(faults)))
@@ -170,8 +173,13 @@ def _no_mps(gpu: Gpu, machine: Machine) -> str:
     return gpu.mps_refusal or ("" if machine.mps_program else "nvidia-cuda-mps-control is not installed")
 
 
-def _faults_on(gpu: Gpu, seats: Sequence[Seat], mps: Mps, machine: Machine) -> list[Fault]:
-    faults = [*_instance_faults(gpu, seats, machine), *_sum_faults(gpu, seats, machine)]
+def _faults_on(gpu: Gpu, seats: Sequence[Seat], taken: Sequence[Seat], mps: Mps, machine: Machine) -> list[Fault]:
+    """What is wrong with the seats on a GPU; ``taken`` are all that take memory and are clients at a time."""
+    faults = [
+        *_instance_faults(gpu, seats, machine),
+        *_percentage_faults(gpu, seats),
+        *_memory_faults(gpu, taken, machine),
+    ]
     reason = "--mps off" if mps == "off" else _no_mps(gpu, machine)
     if reason:
         if mps == "on":
@@ -184,9 +192,9 @@ def _faults_on(gpu: Gpu, seats: Sequence[Seat], mps: Mps, machine: Machine) -> l
                 if limit is not None:
                     faults.append(seat.entry.fault(key, f"only MPS can keep this limit on GPU {gpu.index}: {reason}"))
         return faults
-    clients = sum(processes_of(seat, machine) for seat in seats)
+    clients = sum(processes_of(seat, machine) for seat in taken)
     if clients + _WITNESSES > gpu.mps_clients:
-        each = ", ".join(f"{seat.name} {processes_of(seat, machine)}" for seat in seats)
+        each = ", ".join(f"{seat.name} {processes_of(seat, machine)}" for seat in taken)
         message = (
             f"GPU {gpu.index} would have {clients} client processes ({each}; every Python-based instance is one), and "
             f"MPS takes {gpu.mps_clients}, of which tritonkit needs {_WITNESSES} to look at each server's limits"
@@ -206,28 +214,29 @@ def _instance_faults(gpu: Gpu, seats: Sequence[Seat], machine: Machine) -> list[
     ]
 
 
-def _sum_faults(gpu: Gpu, seats: Sequence[Seat], machine: Machine) -> list[Fault]:
-    faults = []
+def _percentage_faults(gpu: Gpu, seats: Sequence[Seat]) -> list[Fault]:
     shares = [(seat, seat.thread_percentage) for seat in seats if seat.thread_percentage is not None]
     total = sum(share for _, share in shares)
-    if total > 100:
-        each = ", ".join(f"{seat.name} {share:g}" for seat, share in shares)
-        message = f"the thread percentages on GPU {gpu.index} sum to {total:g}, above 100: {each}"
-        faults.append(shares[-1][0].entry.fault("thread_percentage", message))
+    if total <= 100:
+        return []
+    each = ", ".join(f"{seat.name} {share:g}" for seat, share in shares)
+    message = f"the thread percentages on GPU {gpu.index} sum to {total:g}, above 100: {each}"
+    return [shares[-1][0].entry.fault("thread_percentage", message)]
+
+
+def _memory_faults(gpu: Gpu, seats: Sequence[Seat], machine: Machine) -> list[Fault]:
     limits = [
         (seat, seat.entry.memory_limit, processes_of(seat, machine, computing_there=True))
         for seat in seats
         if seat.entry.memory_limit is not None
     ]
-    if sum(limit * processes for _, limit, processes in limits) > gpu.memory_total:
-        each = ", ".join(
-            f"{seat.name} {f'{processes} processes with ' if processes > 1 else ''}{shown_size(limit)}"
-            for seat, limit, processes in limits
-        )
-        message = (
-            f"GPU {gpu.index} has {gpu.memory_total / 2**30:.1f} GiB of memory, less than the limits on it: {each}"
-        )
-        if any(processes > 1 for _, _, processes in limits):
-            message += "; the limit is that of each process: tritonserver, and every Python-based instance"
-        faults.append(limits[-1][0].entry.fault("memory_limit", message))
-    return faults
+    if sum(limit * processes for _, limit, processes in limits) <= gpu.memory_total:
+        return []
+    each = ", ".join(
+        f"{seat.name} {f'{processes} processes with ' if processes > 1 else ''}{shown_size(limit)}"
+        for seat, limit, processes in limits
+    )
+    message = f"GPU {gpu.index} has {gpu.memory_total / 2**30:.1f} GiB of memory, less than the limits on it: {each}"
+    if any(processes > 1 for _, _, processes in limits):
+        message += "; the limit is that of each process: tritonserver, and every Python-based instance"
+    return [limits[-1][0].entry.fault("memory_limit", message)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from tritonkit.errors import ToolMissing, TritonkitError
 from tritonkit.serve import procfs, warden
 from tritonkit.serve.mps import PROGRAM, Client, Daemon, located
+from tritonkit.serve.processes import twin
 from tritonkit.serve.state import Deployment, ServerState
 
 
@@ -90,7 +91,8 @@ def _owners(deployment: Deployment) -> dict[int, ServerState]:
         pid: server
         for server in deployment.servers
         if server.kind == "server"
-        for pid in warden.members(warden.mark(deployment.id, server.name))
+        for name in (server.name, twin(server.name))
+        for pid in warden.members(warden.mark(deployment.id, name))
     }
 
 

@@ -10,7 +10,7 @@ from tritonkit.serve import mps, shares
 from tritonkit.serve.gateway import Backend, GatewayOptions, gateway_process
 from tritonkit.serve.gpus import Gpu
 from tritonkit.serve.plans import LOOPBACK, Host, Request, server_process
-from tritonkit.serve.processes import DaemonCheck, Folder, ProcessSpec, ServerCheck, Share, environment
+from tritonkit.serve.processes import DaemonCheck, Folder, ProcessSpec, ServerCheck, Share, environment, twin
 from tritonkit.serve.seats import Seat
 from tritonkit.serve.server_args import unless_given
 from tritonkit.serve.stored_models import StoredModel
@@ -68,12 +68,13 @@ def _daemon(request: Request, host: Host, gpu: Gpu) -> ProcessSpec:
 
 
 def _server(request: Request, host: Host, seat: Seat, ports: Mapping[str, int], address: str) -> ProcessSpec:
-    view = request.project / ".tritonkit" / "views" / seat.name
+    name = twin(seat.name) if seat.name in host.seconds else seat.name
+    view = request.project / ".tritonkit" / "views" / name
     models = [host.machine.models[name] for name in seat.models]
     process = server_process(
         request,
         host,
-        seat.name,
+        name,
         seat.models,
         ports=ports,
         address=address,
@@ -144,7 +145,7 @@ def _gateway(request: Request, host: Host, seats: Sequence[Seat], servers: Seque
     assert host.haproxy is not None  # noqa: S101 - the survey found it, or refused
     backends = [
         Backend(
-            name=server.name,
+            name=server.shown,
             http=server.addresses["http"],
             grpc=server.addresses["grpc"],
             metrics=server.addresses["metrics"],

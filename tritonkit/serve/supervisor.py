@@ -73,9 +73,22 @@ class Supervisor:
         """How its processes are, as it was last written down."""
         return self._told
 
+    @property
+    def specs(self) -> dict[str, ProcessSpec]:
+        """What each process was last started with, by its name, those that have ended for good included."""
+        return dict(self._specs)
+
     def spec(self, name: str) -> ProcessSpec:
         """What a process was last started with."""
         return self._specs[name]
+
+    def use(self, spec: ProcessSpec) -> None:
+        """Have ``spec`` be what its process is started with next, or has taken while it runs."""
+        self._specs[spec.name] = spec
+
+    def post(self, event: events.Event) -> None:
+        """Have something happen to the processes; from any thread."""
+        self._events.put(event)
 
     def restart(self, name: str, spec: ProcessSpec | None = None) -> None:
         """Ask for the end of a process and its new start, with ``spec`` from then on; from any thread."""
@@ -128,7 +141,7 @@ class Supervisor:
                     self._changed.notify_all()
                 for ended in self._ended.values():
                     ended.set()
-                for spec in self.plan.processes:
+                for spec in self._specs.values():
                     warden.clean(spec.mark)
                     shutil.rmtree(spec.cwd, ignore_errors=True)
                 runtime.remove(self._runtime)
@@ -265,9 +278,9 @@ class Supervisor:
             (_watch, (spec, child.pid, self._events.put, ended)),
         ):
             threading.Thread(target=target, args=arguments, daemon=True).start()
-        if not spec.folders or spec.name not in self._repositories:
+        if not spec.folders or spec.shown not in self._repositories:
             # A view of the repository keeps the configurations that it was planned with.
-            self._repositories[spec.name] = fingerprint(self.plan.repository) if spec.kind == "server" else ""
+            self._repositories[spec.shown] = fingerprint(self.plan.repository) if spec.kind == "server" else ""
 
     @staticmethod
     def _write(spec: ProcessSpec) -> None:
@@ -288,7 +301,7 @@ class Supervisor:
         reason = process.reason
         if process.failures > 1:
             reason = f"failed {process.failures} times in a row; at last it {reason}"
-        return diagnosis.failure(name, reason, self._specs[name].log)
+        return diagnosis.failure(self._specs[name].shown, reason, self._specs[name].log)
 
 
 def _watch(spec: ProcessSpec, pid: int, post: Callable[[events.Event], None], ended: threading.Event) -> None:
