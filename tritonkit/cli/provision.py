@@ -32,9 +32,12 @@ GpuMemory = Annotated[
     typer.Option("--gpu-memory", metavar="SIZE", help="Memory of each GPU, as in 80GiB (default: the profiled GPU's)."),
 ]
 Share = Annotated[
-    float,
+    float | None,
     typer.Option(
-        "--execution-share", min=0.05, max=0.95, help="The part of an SLO that a request may take beside waiting."
+        "--execution-share",
+        min=0.05,
+        max=0.95,
+        help="The part of an SLO that a request may take beside waiting (default: as each model needs least).",
     ),
 ]
 
@@ -62,7 +65,7 @@ def provision(
         int | None, typer.Option(min=1, max=64, help="How many GPUs there are (default: as many as are needed).")
     ] = None,
     gpu_memory: GpuMemory = None,
-    share: Share = 0.5,
+    share: Share = None,
     target: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="NEWSPEC", help="Write the plan here: an overlay for the spec."),
@@ -124,7 +127,7 @@ def inputs(
     profile: Path,
     gpus: int | None,
     gpu_memory: str | None,
-    share: float,
+    share: float | None,
 ) -> tuple[LoadedSpec, Any, Any, Terms]:
     """The spec, its workloads, what the profile knows, and the terms; for every command that plans."""
     from tritonkit.provision import objectives, profiles
@@ -151,7 +154,7 @@ def inputs(
 
 def print_packing(packing: Packing, terms: Terms, took: float) -> None:
     """The plan as a table that explains itself, and below it what to know before believing it."""
-    from tritonkit.provision.explanation import why
+    from tritonkit.provision.explanation import fewest, why
 
     rows = []
     for number, placed in enumerate(packing.gpus):
@@ -160,7 +163,7 @@ def print_packing(packing: Packing, terms: Terms, took: float) -> None:
             rows.append(
                 (
                     number, seat.model, f"{choice.thread_percentage} %", choice.batch_size, f"{choice.rate:.4g}",
-                    f"{run.load:.0%}", f"{run.latency_ms:.2f}", f"{run.wait_ms:.2f}", f"{run.latency_p99_ms:.2f}",
+                    f"{run.load:.0%}", f"{run.takes_ms:.2f}", f"{run.wait_ms:.2f}", f"{run.latency_p99_ms:.2f}",
                     f"{choice.workload.slo_ms:g}", f"{seat.margin_ms:.2f}", why(seat, placed, terms),
                 )
             )  # fmt: skip
@@ -185,9 +188,8 @@ def print_packing(packing: Packing, terms: Terms, took: float) -> None:
         right=("percent", *figures),
     )
     count = len(packing.gpus)
-    fewest = "no plan has fewer" if packing.proven else f"at least {packing.lower_bound} are needed"
     sums = ", ".join(f"{sum(seat.choice.thread_percentage for seat in placed)} %" for placed in packing.gpus)
-    typer.echo(f"{count} GPU{'s' if count > 1 else ''} ({sums} given out); {fewest}; planned in {took:.1f} s")
+    typer.echo(f"{count} GPU{'s' if count > 1 else ''} ({sums} given out); {fewest(packing)}; planned in {took:.1f} s")
     for behaviour in {seat.model: seat.choice.behaviour for _, seat in packing.seats}.values():
         for note in behaviour.notes:
             typer.echo(f"! {behaviour.model}: {note}")
