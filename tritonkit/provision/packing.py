@@ -7,8 +7,9 @@ that counts its work and not the time; problems that are too large for it are no
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from tritonkit.errors import Infeasible
 from tritonkit.provision import solver
@@ -122,12 +123,31 @@ def _every(workload: Workload, behaviour: Behaviour, terms: Terms, gpus: int) ->
 
 
 def greedy(menus: Mapping[str, Sequence[Item]], terms: Terms) -> list[list[Item]]:
-    """The best plan of several orders: each replica goes where it makes percentages grow least, else to a new GPU."""
-    plans = [_placed(order, terms) for order in _orders(menus)]
+    """The best plan of several orders and rules of where each replica goes; to a new GPU where it fits on none."""
+    plans = [_placed(order, terms, rule) for order, rules in _orders(menus) for rule in rules]
     return min(plans, key=lambda plan: (len(plan), _sum(plan, terms)))
 
 
-def _orders(menus: Mapping[str, Sequence[Item]]) -> Iterator[list[Item]]:
+def _tightest(growth: int, total: int) -> tuple[int, int]:
+    """Where percentages grow least, and of these where least is left."""
+    return growth, -total
+
+
+def _least_growth(growth: int, total: int) -> tuple[int, int]:
+    del total
+    return growth, 0
+
+
+def _first(growth: int, total: int) -> tuple[int, int]:
+    del growth, total
+    return 0, 0
+
+
+_Rule: TypeAlias = Callable[[int, int], tuple[int, int]]
+"""From how much percentages grow on a GPU, and their sum then: the smallest value takes the replica."""
+
+
+def _orders(menus: Mapping[str, Sequence[Item]]) -> Iterator[tuple[list[Item], tuple[_Rule, ...]]]:
     fewest = [menu[0] for menu in menus.values()]
     more = [max(menu, key=lambda each: each.replicas) if menu[0].choices[0].thread_percentage > 50 else menu[0]
             for menu in menus.values()]  # fmt: skip
@@ -136,9 +156,10 @@ def _orders(menus: Mapping[str, Sequence[Item]]) -> Iterator[list[Item]]:
     for chosen in (fewest, more, leanest):
         if chosen in tried:
             continue
+        rules = (_tightest,) if tried else (_tightest, _least_growth, _first)
         tried.append(chosen)
         for key in (_by_percentage, _by_pressure, _by_sensitivity, _by_memory):
-            yield [each for each in sorted(chosen, key=key) for _ in range(each.replicas)]
+            yield [each for each in sorted(chosen, key=key) for _ in range(each.replicas)], rules
 
 
 def _by_percentage(each: Item) -> tuple[float, str]:
@@ -157,7 +178,7 @@ def _by_memory(each: Item) -> tuple[float, str]:
     return -each.behaviour.memory_mib, each.model
 
 
-def _placed(order: Sequence[Item], terms: Terms) -> list[list[Item]]:
+def _placed(order: Sequence[Item], terms: Terms, rule: _Rule) -> list[list[Item]]:
     gpus: list[list[Item]] = []
     sums: list[int] = []
     for each in order:
@@ -166,9 +187,11 @@ def _placed(order: Sequence[Item], terms: Terms) -> list[list[Item]]:
             settled = settle([*there, each], terms)
             if settled is not None:
                 total = sum(choice.thread_percentage for choice in settled)
-                options.append((total - sums[number], -total, number, total))
+                options.append((rule(total - sums[number], total), number, total))
+                if rule is _first:
+                    break
         if options:
-            _, _, number, total = min(options)
+            _, number, total = min(options)
             gpus[number].append(each)
             sums[number] = total
         else:
