@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from tritonkit.provision.choices import Terms, Workload, choices, fewest_replicas
+from tritonkit.provision.choices import Terms, Workload, admits, batches, choices, fewest_replicas
 from tritonkit.provision.placement import Item, item, settle
 from tritonkit.provision.prediction import Behaviour, predict
 
@@ -105,16 +105,17 @@ def _sized(workload: Workload, behaviour: Behaviour, rate: float, least: int, te
 
 def _largest_rate(workload: Workload, behaviour: Behaviour, size: int, terms: Terms) -> float:
     """How much a gpulet serves alone, with its best batch."""
-    least, most = behaviour.curve.extent.batches
-    return max(_served(workload, behaviour, size, batch, terms) for batch in range(least, most + 1))
+    return max(_served(workload, behaviour, size, batch, terms) for batch in batches(behaviour, workload))
 
 
 def _served(workload: Workload, behaviour: Behaviour, size: int, batch: int, terms: Terms) -> float:
+    service = behaviour.curve.active_ms(batch, size) * behaviour.margin
     low, high = 0.0, predict(behaviour, batch, size).capacity
     for _ in range(20):
         middle = (low + high) / 2
-        run = predict(behaviour, batch, size, (), middle)
-        holds = run.latency_ms <= workload.slo_ms * terms.execution_share
-        holds = holds and run.wait_ms <= workload.slo_ms * (1 - terms.execution_share)
-        low, high = (middle, high) if holds else (low, middle)
+        asked = replace(workload, rate=middle)
+        if admits(behaviour, asked, batch, service, replicas=1, share=terms.execution_share):
+            low = middle
+        else:
+            high = middle
     return low

@@ -47,7 +47,8 @@ def _behaviour(rng: random.Random, name: str) -> Behaviour:
     most = rng.choice((8, 16, 32))
     extent = Extent((10.0, 100.0), (1, most), ((10.0, most),))
     shape = Fitted(rng.uniform(0, 0.004) * item, item, work - item, k4, overhead, 0.0, extent)
-    curve = Curve(shape, rng.uniform(0.005, 0.05), rng.uniform(0.1, 0.3), extent, (), None, ())
+    # Fits are not true: this is what is known of how far they are off.
+    curve = Curve(shape, rng.uniform(0.005, 0.05), rng.uniform(0.1, 0.3), extent, (), rng.uniform(0.01, 0.05), ())
     return Behaviour(
         name,
         curve,
@@ -56,13 +57,14 @@ def _behaviour(rng: random.Random, name: str) -> Behaviour:
         delay_ms=0.02,
         memory_mib=rng.choice((900.0, 1400.0, 2200.0, 3600.0, 7800.0, 16_000.0)),
         clients=rng.choice((1, 2, 3)),
+        doubt=rng.uniform(0, 0.1),
     )
 
 
 def _workload(rng: random.Random, behaviour: Behaviour, count: int) -> Workload:
-    # At half of the GPU a request takes a fourth to a twelfth of its SLO.
-    slo = round(behaviour.curve.latency_ms(1, 50) * rng.uniform(4, 12), 1)
+    # At half of the GPU a request takes a fourth to a fortieth of its SLO.
+    slo = round(behaviour.curve.latency_ms(1, 50) * math.exp(rng.uniform(math.log(4), math.log(40))), 1)
     whole = 1000 / behaviour.curve.active_ms(1, 100)
-    # One to three GPUs' worth of bare computing in all, in parts that differ by an order of magnitude.
-    rate = whole * math.exp(rng.gauss(0, 0.8)) * rng.uniform(0.7, 2) / count
+    # One to five GPUs' worth of bare computing in all, in parts that differ by an order of magnitude.
+    rate = whole * math.exp(rng.gauss(0, 0.8)) * rng.uniform(1, 4) / count
     return Workload(behaviour.model, slo, round(min(rate, 1.5 * whole), 1))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
@@ -11,12 +13,23 @@ from hypothesis import strategies as st
 from profiled import TRUTHS, rows
 
 from tritonkit.errors import Infeasible
-from tritonkit.provision.choices import Terms, Workload, choices, fewest_replicas
+from tritonkit.provision.choices import (
+    MOST_LOAD,
+    Choice,
+    Terms,
+    Workload,
+    batches,
+    choices,
+    fewest_replicas,
+    least_percentage,
+    percentages,
+)  # fmt: skip
 from tritonkit.provision.curves import Curve, Extent, Fitted
-from tritonkit.provision.explanation import document, why
-from tritonkit.provision.packing import Packing, pack
+from tritonkit.provision.explanation import document, fewest, why
+from tritonkit.provision.packing import Packing, greedy, menu, pack
 from tritonkit.provision.placement import faults, item, settle
-from tritonkit.provision.prediction import Behaviour, behaviours, neighbours_of, predict
+from tritonkit.provision.prediction import Behaviour, Neighbour, behaviours, neighbours_of, predict
+from tritonkit.provision.queueing import longest_ms, wait_ms
 
 KNOWN = behaviours(rows())
 WORKLOADS = (
@@ -52,7 +65,7 @@ def behaviours_of(draw: st.DrawFn, name: str) -> Behaviour:
 def problems(draw: st.DrawFn, most: int = 5) -> tuple[list[Workload], dict[str, Behaviour], Terms]:
     """A few models, each with an objective that it can meet alone on some number of GPUs."""
     known, wanted = {}, []
-    terms = Terms(memory_mib=80_000, execution_share=draw(st.sampled_from([0.3, 0.5, 0.7])))
+    terms = Terms(memory_mib=80_000, execution_share=draw(st.sampled_from([None, 0.3, 0.5, 0.7])))
     for number in range(draw(st.integers(1, most))):
         name = f"m{number}"
         known[name] = draw(behaviours_of(name))
@@ -85,10 +98,11 @@ def test_every_plan_keeps_to_its_terms(problem: tuple[list[Workload], dict[str, 
                 choice.rate,
             )  # fmt: skip
             slo = choice.workload.slo_ms
-            assert run.latency_ms <= slo * terms.execution_share + 1e-6
-            assert run.wait_ms <= slo * (1 - terms.execution_share) + 1e-6
+            if terms.execution_share is not None:
+                assert run.takes_ms <= slo * terms.execution_share + 1e-6
+                assert run.wait_ms <= slo * (1 - terms.execution_share) + 1e-6
             assert run.latency_p99_ms <= slo + 2e-6
-            assert choice.rate < run.capacity
+            assert choice.rate <= MOST_LOAD * run.capacity * (1 + 1e-9)
             served[seat.model] += choice.rate
             assert why(seat, placed, terms)
     for workload in wanted:
@@ -240,6 +254,172 @@ def test_a_plan_that_is_changed_by_hand_is_found_out() -> None:
     assert any("MPS clients of 3" in fault for fault in faults(plan.gpus, WORKLOADS, Terms(clients=3)))
     assert any(fault.startswith("bert: 0.00/s of 150/s") for fault in faults([()], WORKLOADS, Terms()))
     assert faults([*plan.gpus, *plan.gpus], WORKLOADS, Terms(gpus=1))[0] == "2 GPUs are used, and there are 1"
+
+
+def plain(percentage: float, **others: Any) -> Behaviour:
+    """A model that takes 10 ms at so much of a GPU, with batches of one, and does nothing to others."""
+    extent = Extent((5.0, 100.0), (1, 1), ((5.0, 1),))
+    curve = Curve(Fitted(0, 0, 10 * percentage, 0, 0, 0, extent), 0, 0, extent, (), None, ())
+    return replace(Behaviour("m", curve, 0.0, 0.0, memory_mib=10.0, clients=1), **others)
+
+
+def slo_of(service: float, rate: float) -> float:
+    """The SLO that is just held with so long a batch."""
+    return longest_ms(service) + wait_ms(service, 1, 1000 / service, rate)
+
+
+def test_the_solver_finds_what_greedy_orders_miss() -> None:
+    # Two GPUs, both full: 45 + 30 + 25 and 40 + 35 + 25; whoever begins with the largest ones needs a third.
+    known = {f"m{number}": plain(size) for number, size in enumerate((45, 40, 35, 30, 25, 25))}
+    wanted = [Workload(name, slo_of(10.05, 10), 10) for name in known]
+    terms = Terms()
+    menus = {each.model: menu(each, known[each.model], terms) for each in wanted}
+    assert [items[0].choices[0].thread_percentage for items in menus.values()] == [45, 40, 35, 30, 25, 25]
+    assert len(greedy(menus, terms)) == 3
+    plan = pack(wanted, known, terms)
+    assert (len(plan.gpus), plan.proven) == (2, True)
+    assert [sum(seat.choice.thread_percentage for seat in gpu) for gpu in plan.gpus] == [100, 100]
+
+
+def test_greedy_tries_more_than_one_order() -> None:
+    # By name, and so by equal percentages, the first three fill a GPU, and the last two do not fit on one.
+    known = {name: plain(5, memory_mib=size) for name, size in zip("abcde", (20, 30, 40, 50, 60), strict=True)}
+    wanted = [Workload(name, 1000, 1) for name in known]
+    terms = Terms(memory_mib=100)
+    assert len(greedy({each.model: menu(each, known[each.model], terms) for each in wanted}, terms)) == 2
+
+
+def test_more_replicas_are_taken_where_they_need_less() -> None:
+    extent = Extent((10.0, 100.0), (1, 1), ((10.0, 1),))
+    curve = Curve(Fitted(0, 0, 300, 60, 5, 0, extent), 0, 0, extent, (), None, ())
+    known = {f"m{number}": Behaviour(f"m{number}", curve, 0.3, 1.0, variation=0.0) for number in range(6)}
+    wanted = [Workload(name, 60, 80) for name in known]
+    plan = pack(wanted, known, Terms())
+    # One of each takes 30 %, two take 10 % each: twelve seats on two GPUs instead of six on three.
+    assert len(pack([replace(each, rate=40) for each in wanted], known, Terms()).gpus) == 1
+    assert {seat.choice.replicas for _, seat in plan.seats} == {2}
+    assert (len(plan.gpus), plan.proven) == (2, True)
+    assert faults(plan.gpus, wanted, Terms()) == []
+    assert fewest(plan) == "no plan has fewer"
+
+
+def test_what_was_not_tried_is_not_said_to_be_impossible() -> None:
+    plan = pack(WORKLOADS, KNOWN, Terms())
+    assert fewest(plan) == "no plan has fewer"
+    assert fewest(replace(plan, lower_bound=0)) == (
+        "no plan with the numbers of replicas that were tried has fewer; at least 0 are needed"
+    )
+    assert fewest(replace(plan, lower_bound=0, lower_bound_tried=0)) == "at least 0 are needed"
+
+
+def test_an_slo_is_divided_as_a_model_needs_least() -> None:
+    for workload in WORKLOADS:
+        fixed = [least_percentage(KNOWN[workload.model], workload, 1, share) for share in (0.3, 0.5, 0.7)]
+        free = least_percentage(KNOWN[workload.model], workload, 1, None)
+        assert free is not None
+        assert all(each is None or free <= each for each in fixed)
+    # A request that takes most of its SLO and hardly waits.
+    rare = Workload("captioner", 80, 0.5)
+    small = least_percentage(KNOWN["captioner"], rare, 1, None)
+    assert small is not None
+    assert (least_percentage(KNOWN["captioner"], rare, 1, 0.5) or 100) > small
+
+
+def test_a_plan_leaves_room_for_what_is_not_known() -> None:
+    limits = {}
+    for name, known in {
+        "sure": plain(30),
+        "fit": plain(30, curve=replace(plain(30).curve, held_out=0.2)),
+        "scatter": plain(30, variation=0.3),
+        "doubt": plain(30, doubt=0.5, demand=1.0),
+    }.items():
+        limits[name] = choices(known, Workload("m", 60, 10), 1, None)
+    slack = {name: each[0].slack_ms + known_active(each[0]) for name, each in limits.items()}
+    assert slack["fit"] == pytest.approx(slack["sure"] / 1.2)
+    assert slack["scatter"] < 0.9 * slack["sure"]
+    assert slack["doubt"] == pytest.approx(slack["sure"])
+    assert not limits["doubt"][0].bears(10.0, 1)
+    assert limits["sure"][0].bears(10.0, 1)
+    # And the predictor says the same of the plan.
+    run = predict(plain(30, doubt=0.5), 1, 30, [Neighbour(plain(30, demand=1.0), 100)])
+    assert (run.service_ms, run.takes_ms) == pytest.approx((10, longest_ms(15)))
+
+
+def known_active(choice: Choice) -> float:
+    return choice.behaviour.curve.active_ms(choice.batch_size, choice.thread_percentage)
+
+
+def test_no_plan_has_a_load_near_one() -> None:
+    # Any wait would do.
+    patient = Workload("m", 1e6, 89)
+    (found,) = pack([patient], {"m": plain(100)}, Terms()).gpus[0]
+    assert found.prediction.load == pytest.approx(0.89)
+    assert len(pack([replace(patient, rate=91)], {"m": plain(100)}, Terms()).gpus) == 2
+
+
+@pytest.mark.parametrize(("alpha", "delay", "most"), [(4e-37, 4e-19, 2), (0.0, 4e-19, 2), (1e-9, 4.0, 6)])
+def test_influences_of_nothing_are_no_overflow(alpha: float, delay: float, most: int) -> None:
+    # Sizes that only the solver packs: it counts in whole numbers of 64 bits.
+    sizes = (45, 40, 35, 30, 25, 25)
+    known = {f"m{number}": plain(size, alpha=alpha, delay_ms=delay, demand=1.0) for number, size in enumerate(sizes)}
+    wanted = [Workload(name, slo_of(10.05, 10), 10) for name in known]
+    assert len(pack(wanted, known, Terms()).gpus) <= most
+
+
+def test_the_reason_of_a_full_gpu_names_its_best_batch() -> None:
+    plan = pack([Workload("resnet50", 30, 9000)], KNOWN, Terms())
+    (_, seat), *_ = plan.seats
+    single = pack([Workload("resnet50", 300, 2000)], KNOWN, Terms()).gpus[0]
+    smaller = single[0].choice.thread_percentage - 5
+    best = max(predict(KNOWN["resnet50"], batch, smaller).capacity for batch in range(1, 17))
+    assert why(single[0], single, Terms()).startswith(f"at {smaller} % it serves {best:.4g}/s at best")
+    assert seat.choice.replicas > 1
+
+
+def test_a_rate_for_many_gpus_has_as_many_replicas_as_it_needs() -> None:
+    plan = pack([Workload("m", 1000, 2000)], {"m": plain(100)}, Terms())
+    assert len(plan.gpus) == 23
+    error = infeasible([Workload("resnet50", 30, 1e7)], Terms())
+    assert "64 GPUs of its own, as many as a plan may have" in str(error.args[0])
+
+
+def test_percentages_are_those_that_were_measured_too() -> None:
+    def measured(*percentages: float) -> Behaviour:
+        extent = Extent((percentages[0], percentages[-1]), (1, 1), tuple((each, 1) for each in percentages))
+        curve = Curve(Fitted(0, 0, 100, 0, 0, 0, extent), 0, 0, extent, (), None, ())
+        return Behaviour("m", curve, 0.0, 0.0)
+
+    assert percentages(measured(33)) == (33,)
+    assert percentages(measured(7, 12.5, 20)) == (7, 10, 15, 20)
+    wanted = [Workload("m", 1000, 1)]
+    (seat,) = pack(wanted, {"m": measured(7, 20)}, Terms()).gpus[0]
+    assert (seat.choice.thread_percentage, why(seat, [seat], Terms())) == (7, "the smallest that was profiled")
+    with pytest.raises(Infeasible, match="multiples of 5 or were measured and are whole, and its profile has none"):
+        pack(wanted, {"m": measured(33.5)}, Terms())
+
+
+def test_batches_and_rates_beyond_all_reason_come_to_an_end() -> None:
+    huge = Extent((10.0, 100.0), (1, 10**9), ((10.0, 10**9),))
+    known = replace(KNOWN["bert"], curve=replace(KNOWN["bert"].curve, extent=huge))
+    assert len(batches(known, Workload("bert", 60, 1))) < 300
+    assert batches(known, Workload("bert", 60, 1, 100))[-1] == 100
+    with pytest.raises(Infeasible, match="cannot be met at any rate"):
+        pack([Workload("bert", 1e-3, 1)], {"bert": known}, Terms())
+    assert len(pack([Workload("bert", 60, 1e-171)], KNOWN, Terms()).gpus) == 1
+
+
+def test_a_large_problem_is_planned_in_seconds_and_the_same_every_time() -> None:
+    known, wanted = {}, []
+    for number in range(40):
+        name = f"m{number:02}"
+        known[name] = replace(KNOWN[sorted(KNOWN)[number % 4]], model=name)
+        wanted.append(replace(WORKLOADS[number % 4], model=name, rate=WORKLOADS[number % 4].rate * 8))
+    began = time.process_time()
+    plan = pack(wanted, known, Terms())
+    took = time.process_time() - began
+    assert 15 < len(plan.gpus) < 40
+    assert took < 10
+    assert document(pack(wanted[::-1], known, Terms()), Terms()) == document(plan, Terms())
 
 
 def test_an_empty_plan_is_one() -> None:

@@ -9,15 +9,15 @@ from itertools import accumulate
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from profiled import TRUTHS, Truth, rows
 
 from tritonkit.errors import SpecError
-from tritonkit.provision.curves import curve
+from tritonkit.provision.curves import TABLE_ERROR, curve
 from tritonkit.provision.prediction import Neighbour, behaviours, gpu_memory_mib, predict
 from tritonkit.provision.profiles import COLUMNS, Beside, Key, Row, read, write
-from tritonkit.provision.queueing import wait_ms
+from tritonkit.provision.queueing import longest_ms, wait_ms
 
 HEADER = "model,thread_percentage,batch_size,latency_ms"
 
@@ -180,8 +180,9 @@ def test_few_points_are_a_table() -> None:
 @settings(max_examples=40)
 def test_a_fitted_curve_never_goes_the_wrong_way(truth: Truth, noise: float) -> None:
     found = curve(rows({"m": truth}, noise=noise))
-    if found.form == "table":
-        return
+    # Points without noise follow the form; with it a steep one may be told apart too badly.
+    assert noise or found.form == "fitted"
+    assume(found.form == "fitted")
     times = [[found.active_ms(batch, percentage) for batch in (1, 3, 9, 16)] for percentage in (10, 20, 45, 100)]
     for line in times:
         assert line == sorted(line)
@@ -223,6 +224,53 @@ def test_what_was_not_measured_is_assumed_and_told() -> None:
     assert not both["resnet50"].notes
 
 
+def test_as_many_points_as_coefficients_are_no_fit() -> None:
+    # Anything passes through seven points, and nothing tells what lies between.
+    points = [row for row in rows({"bert": TRUTHS["bert"]}) if not row.key.beside]
+    few = curve(points[:7])
+    assert (few.form, few.held_out) == ("table", None)
+    assert few.notes == ("7 points only: the table is used as it is",)
+    assert few.error == TABLE_ERROR
+    enough = curve(points[:8])
+    assert enough.form == "fitted"
+    assert enough.held_out is not None
+    assert enough.error == max(enough.held_out, enough.mean_error) > 0
+
+
+def test_neighbours_that_follow_no_form_are_told_and_doubted() -> None:
+    rng = random.Random(3)  # noqa: S311
+    wild = [
+        replace(row, latency_ms=row.latency_ms * rng.choice((1, 3.5))) if row.key.beside else row
+        for row in rows(noise=0)
+    ]
+    tame, found = behaviours(rows(noise=0)), behaviours(wild)
+    told = [name for name, each in found.items() if any("beside others" in note for note in each.notes)]
+    assert told
+    assert not any(each.notes for each in tame.values())
+    for name in told:
+        assert found[name].doubt > 10 * tame[name].doubt
+        # Plans leave room for it, and what is expected does not change.
+        beside = [Neighbour(found["bert"], 50)]
+        sure, doubted = (predict(each, 4, 40, beside, 1) for each in (replace(found[name], doubt=0.0), found[name]))
+        assert doubted.service_ms == sure.service_ms
+        assert (doubted.takes_ms, doubted.wait_ms) > (sure.takes_ms, sure.wait_ms)
+
+
+def test_no_influence_is_none_at_all() -> None:
+    calm = {name: replace(truth, alpha=0.0, delay_ms=0.0) for name, truth in TRUTHS.items()}
+    for each in behaviours(rows(calm, noise=0)).values():
+        for value in (each.alpha, each.delay_ms, each.demand):
+            assert value == 0 or value > 1e-6
+
+
+def test_throughput_memory_and_clients_are_those_of_the_profile() -> None:
+    points = [replace(row, throughput=row.throughput and 0.8 * row.throughput, clients=20) for row in rows(noise=0)]
+    found, usual = behaviours(points)["bert"], behaviours(rows(noise=0))["bert"]
+    assert (found.clients, found.memory_mib) == (20, 2600)
+    assert found.efficiency == pytest.approx(0.8 * usual.efficiency)
+    assert predict(found, 4, 50).capacity == pytest.approx(0.8 * predict(usual, 4, 50).capacity)
+
+
 def test_a_neighbour_that_was_not_measured_alone_says_nothing() -> None:
     points = rows({"bert": TRUTHS["bert"]})
     points.append(Row(Key("bert", 30, 4, (Beside("ghost", 30, 4),)), 50.0))
@@ -233,38 +281,52 @@ def test_fits_are_the_same_every_time() -> None:
     assert behaviours(rows()) == behaviours(list(reversed(rows())))
 
 
-def simulated_p99_wait(service: float, batch: int, rate: float, requests: int = 200_000) -> float:
-    """The p99 of the waits before a batch begins, of a server that takes all that wait; smaller batches are faster."""
+def simulated_p99(service: float, batch: int, rate: float, variation: float, requests: int = 100_000) -> float:
+    """The p99 of what requests take and wait, at a server that takes all that wait; smaller batches are faster."""
     rng = random.Random(7)  # noqa: S311
     arrivals = list(accumulate(rng.expovariate(rate) for _ in range(requests)))
-    waits: list[float] = []
+    shape = 1 / variation**2 if variation else 0.0
+    times: list[float] = []
     free, index = 0.0, 0
     while index < len(arrivals):
         begin = max(free, arrivals[index])
         taken = index
         while taken < len(arrivals) and taken - index < batch and arrivals[taken] <= begin:
-            waits.append(begin - arrivals[taken])
             taken += 1
-        free = begin + service * (0.4 + 0.6 * (taken - index) / batch) / 1000
+        scatter = rng.gammavariate(shape, 1 / shape) if shape else 1.0
+        free = begin + service * (0.7 + 0.3 * (taken - index) / batch) * scatter / 1000
+        times += [free - arrival for arrival in arrivals[index:taken]]
         index = taken
-    return sorted(waits)[int(0.99 * len(waits))] * 1000
+    return sorted(times)[int(0.99 * len(times))] * 1000
 
 
-@pytest.mark.parametrize("batch", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("batch", [1, 2, 4, 16])
 @pytest.mark.parametrize("load", [0.1, 0.4, 0.7, 0.9])
-def test_waits_stay_below_the_bound_in_a_simulation(batch: int, load: float) -> None:
+@pytest.mark.parametrize("variation", [0.0, 0.1, 0.2])
+def test_99_of_100_requests_are_within_the_bound_in_a_simulation(batch: int, load: float, variation: float) -> None:
     service = 5.0
     capacity = batch * 1000 / service
-    bound = wait_ms(service, batch, capacity, load * capacity)
-    measured = simulated_p99_wait(service, batch, load * capacity)
+    bound = longest_ms(service, variation) + wait_ms(service, batch, capacity, load * capacity, variation)
+    measured = simulated_p99(service, batch, load * capacity, variation)
     # Chance moves the measured one by some percent.
     assert measured <= 1.06 * bound
-    # And the bound is no idle one where it decides.
-    assert load < 0.7 or bound < 6 * measured
+    # And the bound is no idle one.
+    assert bound < 2.2 * measured
+
+
+@pytest.mark.parametrize("load", [0.3, 0.9])
+def test_times_that_scatter_more_are_waited_for_longer(load: float) -> None:
+    waits = [wait_ms(5, 8, 1600, load * 1600, variation) for variation in (0.0, 1e-4, 0.1, 0.2, 0.4)]
+    assert waits == sorted(waits)
+    # Nearly none is as good as none.
+    assert waits[1] == pytest.approx(waits[0], rel=1e-3)
+    # A bound for no scatter does not hold with much of it.
+    none, much = (longest_ms(5, each) + wait_ms(5, 16, 3200, 0.95 * 3200, each) for each in (0.0, 0.4))
+    assert none < simulated_p99(5, 16, 0.95 * 3200, 0.4) < much
 
 
 def test_more_than_is_served_waits_for_ever() -> None:
     assert wait_ms(5, 1, 200, 200) == math.inf
     assert wait_ms(5, 1, 200, 300) == math.inf
-    waits = [wait_ms(5, 4, 800, rate) for rate in (1, 100, 400, 700, 799)]
+    waits = [wait_ms(5, 4, 800, rate) for rate in (1e-171, 1, 100, 400, 700, 799)]
     assert waits == sorted(waits)

@@ -37,7 +37,7 @@ def autoscale(
     assignments: Assignments = None,
     profile: ProfileFile = DEFAULT_PROFILE,
     gpu_memory: GpuMemory = None,
-    share: Share = 0.5,
+    share: Share = None,
     interval: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="From one look to the next.")] = 20.0,
     headroom: Annotated[float, typer.Option(min=0, help="Plan for so much more than was measured, as a part.")] = 0.25,
     patience: Annotated[

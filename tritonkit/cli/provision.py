@@ -40,9 +40,12 @@ GpuMemory = Annotated[
     ),
 ]
 Share = Annotated[
-    float,
+    float | None,
     typer.Option(
-        "--execution-share", min=0.05, max=0.95, help="The part of an SLO that a request may take beside waiting."
+        "--execution-share",
+        min=0.05,
+        max=0.95,
+        help="The part of an SLO that a request may take beside waiting (default: as each model needs least).",
     ),
 ]
 
@@ -70,7 +73,7 @@ def provision(
         int | None, typer.Option(min=1, max=64, help="How many GPUs there are (default: as many as are needed).")
     ] = None,
     gpu_memory: GpuMemory = None,
-    share: Share = 0.5,
+    share: Share = None,
     target: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="NEWSPEC", help="Write the plan here: an overlay for the spec."),
@@ -178,7 +181,7 @@ def inputs(
     profile: Path,
     gpus: int | None,
     gpu_memory: str | None,
-    share: float,
+    share: float | None,
 ) -> tuple[LoadedSpec, Any, Any, Terms]:
     """The spec, its workloads, what the profile knows, and the terms; for every command that plans."""
     from tritonkit.provision import objectives, profiles
@@ -220,7 +223,7 @@ def _memory_mib(text: str) -> float:
 
 def print_packing(packing: Packing, terms: Terms, took: float, source: str) -> None:
     """The plan as a table, below it a line on each percentage, and then what to know before believing it."""
-    from tritonkit.provision.explanation import why
+    from tritonkit.provision.explanation import fewest, why
 
     rows, reasons = [], []
     for number, placed in enumerate(packing.gpus):
@@ -229,7 +232,7 @@ def print_packing(packing: Packing, terms: Terms, took: float, source: str) -> N
             rows.append(
                 (
                     number, seat.model, choice.thread_percentage, choice.batch_size, f"{choice.rate:.4g}",
-                    f"{run.load:.0%}", f"{run.latency_ms:.2f}", f"{run.wait_ms:.2f}", f"{run.latency_p99_ms:.2f}",
+                    f"{run.load:.0%}", f"{run.takes_ms:.2f}", f"{run.wait_ms:.2f}", f"{run.latency_p99_ms:.2f}",
                     f"{choice.workload.slo_ms:g}",
                 )
             )  # fmt: skip
@@ -243,9 +246,8 @@ def print_packing(packing: Packing, terms: Terms, took: float, source: str) -> N
     )
     typer.echo("\n".join(["why not less:", *reasons, ""]))
     count = len(packing.gpus)
-    fewest = "no plan has fewer" if packing.proven else f"at least {packing.lower_bound} are needed"
     sums = ", ".join(f"{sum(seat.choice.thread_percentage for seat in placed)} %" for placed in packing.gpus)
-    typer.echo(f"{count} GPU{'s' if count > 1 else ''} ({sums} given out); {fewest}; planned in {took:.1f} s")
+    typer.echo(f"{count} GPU{'s' if count > 1 else ''} ({sums} given out); {fewest(packing)}; planned in {took:.1f} s")
     typer.echo(f"planned from {source}")
     for behaviour in {seat.model: seat.choice.behaviour for _, seat in packing.seats}.values():
         for note in behaviour.notes:

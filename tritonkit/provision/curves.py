@@ -24,8 +24,10 @@ NOISE = 0.03
 # knowing what lies between them.
 POOR_MEAN = 0.05
 POOR_MAX = 0.15
-# Fewer points than this say less than the form has coefficients.
-FEWEST = 4
+# The form has six coefficients: with fewer points than this it passes through all of them, whatever lies between.
+FEWEST = 8
+# What a table is off by between its points, on average: 0.02 to 0.05 for two networks on an H200.
+TABLE_ERROR = 0.04
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ class Curve:
         transfer_fixed_ms: likewise, a request.
         extent: what was measured.
         residuals: of the analytic form, also where the table is used instead.
-        held_out: the form's mean error at points that it was not fitted to; None with too few points.
+        held_out: the form's mean error at points that it was not fitted to; None where it was not fitted.
         notes: why the table is used, if it is.
     """
 
@@ -139,6 +141,11 @@ class Curve:
     def mean_error(self) -> float:
         """The form's mean relative error at the measured points."""
         return sum(abs(each.error) for each in self.residuals) / len(self.residuals) if self.residuals else 0.0
+
+    @property
+    def error(self) -> float:
+        """What ``active_ms`` is off by on average, also between the measured points, as a part of it."""
+        return max(self.mean_error, self.held_out or 0.0) if self.form == "fitted" else TABLE_ERROR
 
     @property
     def max_error(self) -> float:
@@ -183,16 +190,17 @@ def curve(rows: Sequence[Row]) -> Curve:
         Residual(at, batch, row.latency_ms, fitted.active_ms(batch, at) + item * batch + fixed)
         for row, (batch, at, _) in zip(rows, points, strict=True)
     )
-    found = Curve(fitted, item, fixed, extent, residuals, fitting.held_out(points, extent), ())
+    unknown = fitting.held_out(points, extent)
+    found = Curve(fitted, item, fixed, extent, residuals, unknown, ())
     notes = [*_wrong_ways(rows)]
     if found.mean_error > POOR_MEAN or found.max_error > POOR_MAX:
         notes.append(f"the fit is off by {found.mean_error:.1%} on average, {found.max_error:.1%} at most")
-    elif found.held_out is not None and found.held_out > POOR_MEAN:
-        notes.append(f"the fit is off by {found.held_out:.1%} on average at points that it does not know")
+    elif unknown > POOR_MEAN:
+        notes.append(f"the fit is off by {unknown:.1%} on average at points that it does not know")
     if not notes:
         return found
     notes[-1] += ": the table is used instead"
-    return Curve(table, item, fixed, extent, residuals, found.held_out, tuple(notes))
+    return Curve(table, item, fixed, extent, residuals, unknown, tuple(notes))
 
 
 def _extent(rows: Sequence[Row]) -> Extent:

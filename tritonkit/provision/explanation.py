@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tritonkit.provision.choices import STEP, Terms
+from tritonkit.provision.choices import MOST_LOAD, Terms, batches, percentages
 from tritonkit.provision.packing import Packing
 from tritonkit.provision.placement import Seat
 from tritonkit.provision.prediction import Prediction, neighbours_of, predict
@@ -17,27 +17,31 @@ def why(seat: Seat, placed: Sequence[Seat], terms: Terms) -> str:
     """One sentence on a seat among all those of its GPU, itself included."""
     choice = seat.choice
     company = _company(seat, len(placed) - 1)
-    least = STEP * math.ceil(choice.behaviour.curve.extent.percentages[0] / STEP)
-    if choice.thread_percentage == least:
+    smaller = [each for each in percentages(choice.behaviour) if each < choice.thread_percentage]
+    if not smaller:
         return f"the smallest that was profiled{company}"
-    percentage = choice.thread_percentage - STEP
+    percentage = smaller[-1]
     around = neighbours_of(
         placed.index(seat), [(each.choice.behaviour, float(each.choice.thread_percentage)) for each in placed]
     )
     slo = choice.workload.slo_ms
-    parts = (slo * terms.execution_share, slo * (1 - terms.execution_share))
-    least_batch, most = choice.behaviour.curve.extent.batches
-    most = min(most, choice.workload.largest_batch or most)
-    tried = [
-        predict(choice.behaviour, batch, percentage, around, choice.rate) for batch in range(least_batch, most + 1)
-    ]
-    nearest = min(tried, key=lambda each: _excess(each, parts))
-    if not nearest.rate < nearest.capacity:
-        return f"at {percentage} % it serves {nearest.capacity:.4g}/s{company}"
-    if nearest.latency_ms > parts[0]:
-        return f"at {percentage} % it takes {nearest.latency_ms:.3g} of {parts[0]:.3g} ms{company}"
+    share = terms.execution_share
+    parts = (slo, slo) if share is None else (slo * share, slo * (1 - share))
+    sizes = batches(choice.behaviour, choice.workload)
+    if choice.replicas > 1:
+        # Replicas have one batch, and this one would need another.
+        sizes = (choice.batch_size,)
+    tried = [predict(choice.behaviour, batch, percentage, around, choice.rate) for batch in sizes]
+    # Where none of them keeps up, the one that comes nearest to it.
+    nearest = min(tried, key=lambda each: (_excess(each, slo, parts), -each.capacity))
+    if nearest.load > MOST_LOAD:
+        return f"at {percentage} % it serves {nearest.capacity:.4g}/s at best, {MOST_LOAD:.0%} of it in a plan{company}"
+    if nearest.takes_ms > parts[0]:
+        return f"at {percentage} % it takes {nearest.takes_ms:.3g} of {parts[0]:.3g} ms{company}"
     if nearest.wait_ms > parts[1]:
         return f"at {percentage} % requests wait {nearest.wait_ms:.3g} of {parts[1]:.3g} ms{company}"
+    if nearest.latency_p99_ms > slo:
+        return f"at {percentage} % it takes and waits {nearest.latency_p99_ms:.3g} of {slo:.3g} ms{company}"
     # Its neighbours had to grow after it; with their final percentages one step less would do, but not the whole plan.
     return f"grown with its neighbours{company}"
 
@@ -48,8 +52,20 @@ def _company(seat: Seat, neighbours: int) -> str:
     return f" ({seat.alone} % without neighbours)"
 
 
-def _excess(prediction: Prediction, parts: tuple[float, float]) -> float:
-    return max(prediction.latency_ms / parts[0], prediction.wait_ms / parts[1])
+def _excess(prediction: Prediction, slo: float, parts: tuple[float, float]) -> float:
+    if prediction.load > MOST_LOAD:
+        return math.inf
+    return max(prediction.takes_ms / parts[0], prediction.wait_ms / parts[1], prediction.latency_p99_ms / slo)
+
+
+def fewest(packing: Packing) -> str:
+    """What is known of plans with fewer GPUs, in a few words."""
+    if packing.proven:
+        return "no plan has fewer"
+    least = f"at least {packing.lower_bound} are needed"
+    if len(packing.gpus) == packing.lower_bound_tried:
+        return f"no plan with the numbers of replicas that were tried has fewer; {least}"
+    return least
 
 
 def document(packing: Packing, terms: Terms) -> dict[str, Any]:
@@ -70,6 +86,7 @@ def document(packing: Packing, terms: Terms) -> dict[str, Any]:
                 "rate": seat.choice.rate,
                 "capacity": seat.prediction.capacity,
                 "latency_ms": seat.prediction.latency_ms,
+                "takes_p99_ms": seat.prediction.takes_ms,
                 "wait_p99_ms": seat.prediction.wait_ms,
                 "latency_p99_ms": seat.prediction.latency_p99_ms,
                 "slo_ms": seat.choice.workload.slo_ms,

@@ -22,8 +22,6 @@ Point = tuple[int, float, float]
 _THREADS = "OPENBLAS_NUM_THREADS"
 _STARTS = 24
 _LARGEST_K4 = 1000.0
-# Fewer points than coefficients and one more: then leaving one out leaves nothing to judge by.
-_ENOUGH_TO_HOLD_OUT = 8
 
 
 def form(points: Sequence[Point], extent: Extent) -> Fitted:
@@ -53,10 +51,8 @@ def form(points: Sequence[Point], extent: Extent) -> Fitted:
     return Fitted(k1=k1, k2=k2, k3=k3, k4=k4, k5=k5, linear=item, extent=extent)
 
 
-def held_out(points: Sequence[Point], extent: Extent) -> float | None:
-    """The mean relative error at each point of a form that was fitted to the others; None with too few points."""
-    if len(points) < _ENOUGH_TO_HOLD_OUT:
-        return None
+def held_out(points: Sequence[Point], extent: Extent) -> float:
+    """The mean relative error at each point of a form that was fitted to the others."""
     errors = []
     for index, (batch, percentage, measured) in enumerate(points):
         others = [*points[:index], *points[index + 1 :]]

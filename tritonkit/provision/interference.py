@@ -22,6 +22,8 @@ _HOLD = 0.01
 # A delay of a millisecond would be a long one, and a slowdown is easily taken for one.
 _HOLD_DELAY = 0.1
 _LARGEST = 20.0
+# What the fit leaves of an influence that is none; a batch takes microseconds at least.
+_NOTHING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,15 @@ class Sensitivity:
         alpha: the relative slowdown for each unit of pressure.
         demand: the pressure that it is itself, at the whole GPU; 1 is usual.
         measured: whether any of it was measured.
+        doubt: what alpha is off by, on average, at the points that were measured beside others.
+        off: the largest relative error at one of these points.
     """
 
     alpha: float
     demand: float
     measured: bool
+    doubt: float = 0.0
+    off: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -46,12 +52,10 @@ class Interference:
     Attributes:
         models: by name.
         delay_ms: the scheduling delay for each neighbour.
-        residuals: the relative error at each point that was measured beside others.
     """
 
     models: Mapping[str, Sensitivity]
     delay_ms: float
-    residuals: tuple[tuple[Key, float], ...]
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def interference(rows: Sequence[Row], curves: Mapping[str, Curve]) -> Interferen
     seen = [_observation(row, curves, place, alone) for row in beside]
     observations = [each for each in seen if each is not None]
     if not observations:
-        return Interference({name: Sensitivity(ASSUMED_ALPHA, 1.0, measured=False) for name in names}, 0.0, ())
+        return Interference({name: Sensitivity(ASSUMED_ALPHA, 1.0, measured=False) for name in names}, 0.0)
     count = len(names)
     least_squares: Callable[..., Any] = optimizer().least_squares
     fits = []
@@ -99,22 +103,31 @@ def interference(rows: Sequence[Row], curves: Mapping[str, Curve]) -> Interferen
             )
         )
     best = min(range(len(fits)), key=lambda index: (round(float(fits[index].cost), 12), index))
-    values = [float(value) for value in fits[best].x]
+    values = [float(value) if value > _NOTHING else 0.0 for value in fits[best].x]
     bore = {each.model for each in observations}
     were = {neighbour for each in observations for neighbour, _ in each.shares}
     # What nothing was measured of is taken to be as bad as the worst that was.
     worst_alpha = max(values[index] for index in bore)
     worst_demand = max(values[count + index] for index in were)
+    doubts = {
+        index: [_doubt(each, values, count) for each in observations if each.model == index] for index in sorted(bore)
+    }
+    offs = {
+        index: max(abs(_predicted(each, values, count) / each.measured_ms - 1) for each in observations
+                   if each.model == index)
+        for index in sorted(bore)
+    }  # fmt: skip
     models = {
         name: Sensitivity(
             values[index] if index in bore else worst_alpha,
             values[count + index] if index in were else worst_demand,
             measured=index in bore and index in were,
+            doubt=sum(doubts[index]) / len(doubts[index]) if index in bore else 0.0,
+            off=offs.get(index, 0.0),
         )
         for index, name in enumerate(names)
     }
-    residuals = tuple((each.key, _predicted(each, values, count) / each.measured_ms - 1) for each in observations)
-    return Interference(models, values[-1], residuals)
+    return Interference(models, values[-1])
 
 
 def _observation(
@@ -139,6 +152,13 @@ def _observation(
 def _predicted(each: _Observation, values: Sequence[float], count: int) -> float:
     pressure = sum(values[count + neighbour] * share for neighbour, share in each.shares)
     return each.alone_ms + each.active_ms * values[each.model] * pressure + values[-1] * len(each.shares)
+
+
+def _doubt(each: _Observation, values: Sequence[float], count: int) -> float:
+    """By how much the model's alpha would have to change for this point to be predicted as it was measured."""
+    # Neighbours that press on nothing leave nothing to divide by: then it is held against the usual demand.
+    pressure = sum((values[count + neighbour] or 1.0) * share for neighbour, share in each.shares)
+    return abs(each.measured_ms - _predicted(each, values, count)) / (each.active_ms * pressure)
 
 
 def _errors(values: Any, observations: Sequence[_Observation], count: int) -> list[float]:

@@ -2,24 +2,27 @@
 
 Several orders of a greedy search give a first plan; where it is above the lower bound, CP-SAT looks for one with fewer
 GPUs, or proves that there is none. Everything is deterministic: the solver has one worker, a fixed seed, and a limit
-that counts its work and not the time.
+that counts its work and not the time; problems that are too large for it are not put to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from tritonkit.errors import Infeasible
 from tritonkit.provision import solver
-from tritonkit.provision.choices import Terms, Workload, fewest_replicas, lower_bound
-from tritonkit.provision.placement import Item, Seat, faults, item, seats, settle
+from tritonkit.provision.choices import Terms, Workload, lower_bound, shares
+from tritonkit.provision.placement import Item, Seat, faults, item, items, seats, settle
 from tritonkit.provision.prediction import Behaviour
 
 # Units of the solver's own clock, for all of its questions together; about a second each.
 EFFORT = 2.0
-# A replica that takes so much of a GPU may fit better as two smaller ones; of others there are as few as there can be.
+# A replica that takes so much of a GPU may fit better as two smaller ones, also where these take more in sum.
 LARGE = 40
+# While there are no more than so many choices for all GPUs together, all numbers of replicas and all batches are tried.
+EVERY = 12_000
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,14 @@ class Packing:
 
     Attributes:
         gpus: the seats on each GPU.
-        lower_bound: a number of GPUs that no plan is below, within the steps of percentages, replicas with equal parts
-            of a rate, and their numbers that are tried.
+        lower_bound: a number of GPUs that no plan is below whose replicas have equal parts of a rate and whose
+            percentages are those that are offered.
+        lower_bound_tried: likewise, of plans with the numbers of replicas and their batches that were tried.
     """
 
     gpus: tuple[tuple[Seat, ...], ...]
     lower_bound: int
+    lower_bound_tried: int = 0
 
     @property
     def proven(self) -> bool:
@@ -69,48 +74,92 @@ def pack(
     from tritonkit.provision import shortfall
 
     workloads = sorted(workloads, key=lambda each: each.model)
-    needed = {}
     for each in workloads:
-        count = fewest_replicas(behaviours[each.model], each, terms)
-        if count is None:
+        if not shares(behaviours[each.model], each, terms):
             raise shortfall.alone(each, behaviours[each.model], terms)
-        needed[each.model] = count
-    bound = lower_bound(workloads, behaviours, terms)
-    menus = {each.model: _menu(each, behaviours[each.model], needed[each.model], terms) for each in workloads}
+    bound = tried = lower_bound(workloads, behaviours, terms)
+    menus = {each.model: menu(each, behaviours[each.model], terms) for each in workloads}
     best = greedy(menus, terms)
     if len(best) > bound:
-        best, bound = solver.improve(menus, terms, best, bound, effort)
+        wider = {each.model: _every(each, behaviours[each.model], terms, len(best) - 1) for each in workloads}
+        complete = len(best) * sum(len(each.choices) for menu in wider.values() for each in menu) <= EVERY
+        best, tried = solver.improve(wider if complete else menus, terms, best, bound, effort)
+        bound = tried if complete else bound
     if terms.gpus is not None and len(best) > terms.gpus:
         raise shortfall.together(workloads, behaviours, terms, len(best), proven=len(best) == bound)
-    packing = _packing(best, menus, terms, bound)
+    packing = _packing(best, terms, bound, tried)
     wrong = faults(packing.gpus, workloads, terms)
     if wrong:
         raise Infeasible("the plan does not hold by the predictor; please report this: " + "; ".join(wrong))
     return packing
 
 
-def _menu(workload: Workload, behaviour: Behaviour, count: int, terms: Terms) -> dict[int, Item]:
-    """The numbers of replicas that are tried: the fewest, and one more where each takes much of a GPU."""
-    fewest = item(behaviour, workload, count, terms)
-    if fewest.choices[0].thread_percentage < LARGE:
-        return {count: fewest}
-    more = item(behaviour, workload, count + 1, terms)
-    return {count: fewest, count + 1: more} if more.choices else {count: fewest}
+def menu(workload: Workload, behaviour: Behaviour, terms: Terms) -> tuple[Item, ...]:
+    """The replicas that are usually tried: as few as can be, and more where that may help.
+
+    It may where their sum gets smaller, and one more may where each takes much of a GPU.
+    """
+    offered = shares(behaviour, workload, terms)
+    fewest = min(offered)
+    counts, least = [], 10**9
+    for count, percentage in offered.items():
+        if count * percentage < least:
+            counts.append(count)
+            least = count * percentage
+    if offered[fewest] >= LARGE and fewest + 1 in offered and fewest + 1 not in counts:
+        counts.append(fewest + 1)
+    return tuple(item(behaviour, workload, count, terms) for count in counts)
 
 
-def greedy(menus: Mapping[str, Mapping[int, Item]], terms: Terms) -> list[list[Item]]:
-    """The best plan of several orders: each replica goes where it makes percentages grow least, else to a new GPU."""
-    plans = [_placed(order, terms) for order in _orders(menus)]
+def _every(workload: Workload, behaviour: Behaviour, terms: Terms, gpus: int) -> tuple[Item, ...]:
+    """All that can be tried on so many GPUs, as replicas of a model are on different ones."""
+    fewest = min(shares(behaviour, workload, terms))
+    return tuple(
+        each
+        for count in range(fewest, max(gpus, fewest) + 1)
+        for each in items(behaviour, workload, count, terms)
+        if each.choices
+    )
+
+
+def greedy(menus: Mapping[str, Sequence[Item]], terms: Terms) -> list[list[Item]]:
+    """The best plan of several orders and rules of where each replica goes; to a new GPU where it fits on none."""
+    plans = [_placed(order, terms, rule) for order, rules in _orders(menus) for rule in rules]
     return min(plans, key=lambda plan: (len(plan), _sum(plan, terms)))
 
 
-def _orders(menus: Mapping[str, Mapping[int, Item]]) -> Iterator[list[Item]]:
-    fewest = [menu[min(menu)] for menu in menus.values()]
-    more = [menu[max(menu)] if menu[min(menu)].choices[0].thread_percentage > 50 else menu[min(menu)] for menu in
-            menus.values()]  # fmt: skip
-    for chosen in (fewest, more) if more != fewest else (fewest,):
+def _tightest(growth: int, total: int) -> tuple[int, int]:
+    """Where percentages grow least, and of these where least is left."""
+    return growth, -total
+
+
+def _least_growth(growth: int, total: int) -> tuple[int, int]:
+    del total
+    return growth, 0
+
+
+def _first(growth: int, total: int) -> tuple[int, int]:
+    del growth, total
+    return 0, 0
+
+
+_Rule: TypeAlias = Callable[[int, int], tuple[int, int]]
+"""From how much percentages grow on a GPU, and their sum then: the smallest value takes the replica."""
+
+
+def _orders(menus: Mapping[str, Sequence[Item]]) -> Iterator[tuple[list[Item], tuple[_Rule, ...]]]:
+    fewest = [menu[0] for menu in menus.values()]
+    more = [max(menu, key=lambda each: each.replicas) if menu[0].choices[0].thread_percentage > 50 else menu[0]
+            for menu in menus.values()]  # fmt: skip
+    leanest = [min(menu, key=lambda each: each.replicas * each.choices[0].thread_percentage) for menu in menus.values()]
+    tried: list[list[Item]] = []
+    for chosen in (fewest, more, leanest):
+        if chosen in tried:
+            continue
+        rules = (_tightest,) if tried else (_tightest, _least_growth, _first)
+        tried.append(chosen)
         for key in (_by_percentage, _by_pressure, _by_sensitivity, _by_memory):
-            yield [each for each in sorted(chosen, key=key) for _ in range(each.replicas)]
+            yield [each for each in sorted(chosen, key=key) for _ in range(each.replicas)], rules
 
 
 def _by_percentage(each: Item) -> tuple[float, str]:
@@ -129,7 +178,7 @@ def _by_memory(each: Item) -> tuple[float, str]:
     return -each.behaviour.memory_mib, each.model
 
 
-def _placed(order: Sequence[Item], terms: Terms) -> list[list[Item]]:
+def _placed(order: Sequence[Item], terms: Terms, rule: _Rule) -> list[list[Item]]:
     gpus: list[list[Item]] = []
     sums: list[int] = []
     for each in order:
@@ -138,9 +187,11 @@ def _placed(order: Sequence[Item], terms: Terms) -> list[list[Item]]:
             settled = settle([*there, each], terms)
             if settled is not None:
                 total = sum(choice.thread_percentage for choice in settled)
-                options.append((total - sums[number], -total, number, total))
+                options.append((rule(total - sums[number], total), number, total))
+                if rule is _first:
+                    break
         if options:
-            _, _, number, total = min(options)
+            _, number, total = min(options)
             gpus[number].append(each)
             sums[number] = total
         else:
@@ -153,18 +204,8 @@ def _sum(plan: Sequence[Sequence[Item]], terms: Terms) -> int:
     return sum(choice.thread_percentage for placed in plan for choice in settle(placed, terms) or ())
 
 
-def _packing(
-    plan: Sequence[Sequence[Item]],
-    menus: Mapping[str, Mapping[int, Item]],
-    terms: Terms,
-    bound: int,
-) -> Packing:
-    alone = {
-        (model, count): each.choices[0].thread_percentage
-        for model, menu in menus.items()
-        for count, each in menu.items()
-        if each.choices
-    }
+def _packing(plan: Sequence[Sequence[Item]], terms: Terms, bound: int, tried: int) -> Packing:
+    alone = {(each.model, each.replicas): each.choices[0].thread_percentage for placed in plan for each in placed}
     placed = [seats(settle(sorted(items, key=lambda each: each.model), terms) or (), alone) for items in plan]
     ordered = sorted(placed, key=lambda gpu: (-sum(seat.choice.thread_percentage for seat in gpu), gpu[0].model))
-    return Packing(tuple(ordered), bound)
+    return Packing(tuple(ordered), bound, tried)

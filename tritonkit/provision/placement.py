@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tritonkit.provision.choices import WHOLE, Choice, Terms, Workload, choices
+from tritonkit.provision.choices import MOST_LOAD, WHOLE, Choice, Terms, Workload, choices
 from tritonkit.provision.prediction import Behaviour, Prediction, neighbours_of, predict
 
 # What arithmetic may be off by, in ms and in requests a second.
@@ -52,8 +52,24 @@ class Seat:
 
 
 def item(behaviour: Behaviour, workload: Workload, replicas: int, terms: Terms) -> Item:
-    """One of so many replicas of a model."""
-    return Item(workload.model, replicas, choices(behaviour, workload, replicas, terms.execution_share))
+    """One of so many replicas of a model, with the batch that bears most at the smallest percentage."""
+    return items(behaviour, workload, replicas, terms)[0]
+
+
+def items(behaviour: Behaviour, workload: Workload, replicas: int, terms: Terms) -> tuple[Item, ...]:
+    """Likewise, one for each batch that they could have, the one that bears most at the smallest percentage first.
+
+    A model has one configuration, and so all of its replicas have one batch; a single one has no need to choose.
+    """
+    found = choices(behaviour, workload, replicas, terms.execution_share)
+    if replicas == 1 or not found:
+        return (Item(workload.model, replicas, found),)
+    smallest = found[0].thread_percentage
+    first = max((each.slack_ms, each.batch_size) for each in found if each.thread_percentage == smallest)[1]
+    sizes = sorted({each.batch_size for each in found}, key=lambda size: (size != first, size))
+    return tuple(
+        Item(workload.model, replicas, tuple(each for each in found if each.batch_size == size)) for size in sizes
+    )
 
 
 def settle(items: Sequence[Item], terms: Terms) -> tuple[Choice, ...] | None:
@@ -126,13 +142,16 @@ def faults(gpus: Sequence[Sequence[Seat]], workloads: Sequence[Workload], terms:
         if clients > terms.clients:
             found.append(f"GPU {number}: {clients} MPS clients of {terms.clients}")
         for fresh in seats([seat.choice for seat in placed], {_of(seat): seat.alone for seat in placed}):
-            slo = fresh.choice.workload.slo_ms
-            share = terms.execution_share
-            if fresh.prediction.latency_ms > slo * share + ROUNDING:
-                found.append(f"{fresh.model}: {fresh.prediction.latency_ms:.3f} ms is more than its part of {slo:g} ms")
-            if fresh.prediction.wait_ms > slo * (1 - share) + ROUNDING:
-                found.append(f"{fresh.model}: waits {fresh.prediction.wait_ms:.3f} ms of {slo:g} ms")
-            served[fresh.model] += min(fresh.choice.rate, fresh.prediction.capacity)
+            run, slo, share = fresh.prediction, fresh.choice.workload.slo_ms, terms.execution_share
+            if run.latency_p99_ms > slo + ROUNDING:
+                found.append(f"{fresh.model}: {run.latency_p99_ms:.3f} ms is more than {slo:g} ms")
+            if run.load > MOST_LOAD + ROUNDING:
+                found.append(f"{fresh.model}: a load of {run.load:.1%}")
+            if share is not None and run.takes_ms > slo * share + ROUNDING:
+                found.append(f"{fresh.model}: {run.takes_ms:.3f} ms is more than its part of {slo:g} ms")
+            if share is not None and run.wait_ms > slo * (1 - share) + ROUNDING:
+                found.append(f"{fresh.model}: waits {run.wait_ms:.3f} ms of {slo:g} ms")
+            served[fresh.model] += min(fresh.choice.rate, run.capacity)
     for each in workloads:
         if served[each.model] < each.rate - ROUNDING:
             found.append(f"{each.model}: {served[each.model]:.2f}/s of {each.rate:g}/s")

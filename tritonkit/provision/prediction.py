@@ -7,12 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tritonkit.provision.curves import Curve, curve
-from tritonkit.provision.interference import interference
+from tritonkit.provision.interference import Sensitivity, interference
 from tritonkit.provision.profiles import Row
-from tritonkit.provision.queueing import wait_ms
+from tritonkit.provision.queueing import VARIATION, longest_ms, wait_ms
 
 # MPS clients of a server whose profile does not say: tritonserver, and the process of one Python-based instance.
 USUAL_CLIENTS = 2
+# A point beside others that is further off than this is told.
+POOR_BESIDE = 0.1
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Behaviour:
         efficiency: measured throughput over the one that the curve gives; 1 where it was not measured.
         memory_mib: the GPU memory of its server; 0 where it was not measured.
         clients: the MPS clients of its server.
+        doubt: how far alpha is off where it was measured; plans count on alpha and so much more.
+        variation: the standard deviation of a batch's time, as a part of its mean.
         notes: what was assumed, and where the curve is not trusted.
     """
 
@@ -39,11 +43,18 @@ class Behaviour:
     efficiency: float = 1.0
     memory_mib: float = 0.0
     clients: int = USUAL_CLIENTS
+    doubt: float = 0.0
+    variation: float = VARIATION
     notes: tuple[str, ...] = ()
 
     def pressure(self, thread_percentage: float) -> float:
         """What it is to its neighbours at this percentage."""
         return self.demand * thread_percentage / 100
+
+    @property
+    def margin(self) -> float:
+        """How many times as long as predicted plans let a batch take: the curve's own error."""
+        return 1 + self.curve.error
 
 
 @dataclass(frozen=True)
@@ -57,18 +68,20 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Prediction:
-    """How a model runs.
+    """How a model runs: what is to be expected, and what a plan counts on, which is worse by what is not known.
 
     Attributes:
-        latency_ms: a request with a whole batch, without waiting.
-        service_ms: the part of it in which the instance is busy.
+        latency_ms: a request with a whole batch, without waiting; expected.
+        service_ms: the part of it in which the instance is busy; expected.
+        takes_ms: what 99 of 100 whole batches do not take longer than, without waiting.
         wait_ms: what 99 of 100 requests do not wait longer than.
-        capacity: items served a second.
+        capacity: items served a second, in a plan.
         rate: items that arrive a second.
     """
 
     latency_ms: float
     service_ms: float
+    takes_ms: float
     wait_ms: float
     capacity: float
     rate: float
@@ -76,7 +89,7 @@ class Prediction:
     @property
     def latency_p99_ms(self) -> float:
         """99 of 100 requests take no longer."""
-        return self.latency_ms + self.wait_ms
+        return self.takes_ms + self.wait_ms
 
     @property
     def load(self) -> float:
@@ -97,10 +110,19 @@ def predict(
     """
     pressure = sum(each.behaviour.pressure(each.thread_percentage) * each.busy for each in neighbours)
     active = behaviour.curve.active_ms(batch_size, thread_percentage)
-    service = active * (1 + behaviour.alpha * pressure) + behaviour.delay_ms * len(neighbours)
-    capacity = throughput(behaviour, batch_size, service)
-    waiting = wait_ms(service, batch_size, capacity, rate) if rate else 0.0
-    return Prediction(service + behaviour.curve.transfer_ms(batch_size), service, waiting, capacity, rate)
+    delay = behaviour.delay_ms * len(neighbours)
+    service = active * (1 + behaviour.alpha * pressure) + delay
+    planned = (active * (1 + (behaviour.alpha + behaviour.doubt) * pressure) + delay) * behaviour.margin
+    capacity = throughput(behaviour, batch_size, planned)
+    transfer = behaviour.curve.transfer_ms(batch_size)
+    return Prediction(
+        latency_ms=service + transfer,
+        service_ms=service,
+        takes_ms=longest_ms(planned, behaviour.variation) + transfer,
+        wait_ms=wait_ms(planned, batch_size, capacity, rate, behaviour.variation) if rate else 0.0,
+        capacity=capacity,
+        rate=rate,
+    )
 
 
 def throughput(behaviour: Behaviour, batch_size: int, service_ms: float) -> float:
@@ -131,7 +153,8 @@ def behaviours(rows: Iterable[Row]) -> dict[str, Behaviour]:
             _efficiency(points, curves[model]),
             max((row.memory_mib or 0.0 for row in points), default=0.0),
             max((row.clients for row in points if row.clients), default=USUAL_CLIENTS),
-            (*curves[model].notes, *_assumptions(points, measured=beside.models[model].measured)),
+            beside.models[model].doubt,
+            notes=(*curves[model].notes, *_assumptions(points, beside.models[model])),
         )
         for model, points in sorted(by_model.items())
     }
@@ -154,9 +177,14 @@ def _efficiency(points: Sequence[Row], shape: Curve) -> float:
     return ratios[middle] if len(ratios) % 2 else (ratios[middle - 1] + ratios[middle]) / 2
 
 
-def _assumptions(points: Sequence[Row], *, measured: bool) -> list[str]:
+def _assumptions(points: Sequence[Row], beside: Sensitivity) -> list[str]:
     assumed = []
-    if not measured:
+    if beside.off > POOR_BESIDE:
+        assumed.append(
+            f"beside others it is predicted with an error of up to {beside.off:.0%}: plans leave room for it, and more "
+            "pairs would tell"
+        )
+    if not beside.measured:
         assumed.append("its influence on neighbours, or theirs on it, was not measured and is assumed")
     if not any(row.throughput for row in points):
         assumed.append("its throughput was not measured: batches are taken to follow one another without a gap")

@@ -8,13 +8,23 @@ from dataclasses import replace
 from typing import Any
 
 from tritonkit.errors import Infeasible
-from tritonkit.provision.choices import Terms, Workload, fewest_replicas, least_share
-from tritonkit.provision.prediction import Behaviour
+from tritonkit.provision.choices import (
+    STEP,
+    Terms,
+    Workload,
+    batches,
+    fewest_replicas,
+    least_share,
+    percentages,
+)
+from tritonkit.provision.prediction import Behaviour, predict
 
 # Nearest values are told to this part of themselves.
 _CLOSE = 0.01
 # No user would take an SLO that is so many times as long.
 _LONGEST = 1000.0
+# What cannot be served at such a part of its rate cannot be served at any.
+_SLOWEST = 1e6
 # Of how many models it is asked what a smaller rate would do; the largest ones first.
 _ASKED = 6
 
@@ -28,27 +38,40 @@ def alone(workload: Workload, behaviour: Behaviour, terms: Terms) -> Infeasible:
             hint="Give GPUs with more memory (--gpu-memory), or a smaller model.",
         )
 
+    offered = percentages(behaviour)
+    if not offered:
+        low, high = behaviour.curve.extent.percentages
+        return Infeasible(
+            f"{name}: plans give percentages that are multiples of {STEP} or were measured and are whole, and its "
+            f"profile has none from {low:g} to {high:g} %",
+            hint=f"Measure it at a multiple of {STEP}: tritonkit profile --percentages",
+        )
+
     def holds(changed: Workload) -> bool:
         return fewest_replicas(behaviour, changed, terms) is not None
 
     slo = _nearest(lambda factor: holds(replace(workload, slo_ms=workload.slo_ms * factor)), _LONGEST)
-    rate = _nearest(lambda factor: holds(replace(workload, rate=workload.rate / factor)), 1e6)
-    least, most = behaviour.curve.extent.batches
-    highest = behaviour.curve.extent.percentages[1]
-    fastest = min(behaviour.curve.latency_ms(batch, highest) for batch in range(least, most + 1))
-    part = workload.slo_ms * terms.execution_share
-    if fastest > part:
-        message = (
-            f"{name}: an SLO of {workload.slo_ms:g} ms cannot be met at any rate: alone at {highest:g} % a request "
-            f"takes {fastest:.3g} ms at best, and {terms.execution_share:.0%} of the SLO is {part:.3g} ms, "
-            f"{fastest - part:.3g} ms too little"
+    rate = _nearest(lambda factor: holds(replace(workload, rate=workload.rate / factor)), _SLOWEST)
+    if rate is None:
+        fastest = min(
+            predict(behaviour, batch, offered[-1], (), workload.rate / _SLOWEST).latency_p99_ms
+            for batch in batches(behaviour, workload)
         )
+        message = (
+            f"{name}: an SLO of {workload.slo_ms:g} ms cannot be met at any rate: alone at {offered[-1]} % a request "
+            f"takes {fastest:.3g} ms at best, 99 times of 100"
+        )
+        if fastest > workload.slo_ms:
+            message += f", which is {fastest - workload.slo_ms:.3g} ms too much"
+        elif terms.execution_share is not None:
+            message += f"; it may take {terms.execution_share:.0%} of the SLO, and wait the rest"
     else:
-        count = min(terms.most_replicas, terms.gpus or terms.most_replicas)
-        where = f"{count} GPU{'s' if count > 1 else ''} of its own"
+        count = terms.most_replicas
+        where = (
+            f"{count} GPU{'s' if count > 1 else ''} of its own{'' if terms.gpus else ', as many as a plan may have'}"
+        )
         message = f"{name}: {workload.rate:g}/s cannot be served within {workload.slo_ms:g} ms, not with {where}"
-        if rate is not None:
-            message += f": {workload.rate - workload.rate / rate:.4g}/s too much"
+        message += f": {workload.rate - workload.rate / rate:.4g}/s too much"
     return Infeasible(message, hint=_hint(workload, rate, slo))
 
 
@@ -93,15 +116,11 @@ def together(
 
 def fits(workloads: Sequence[Workload], behaviours: Mapping[str, Behaviour], terms: Terms) -> bool:
     """Whether the greedy search finds a plan on the GPUs that there are."""
-    from tritonkit.provision.packing import greedy
-    from tritonkit.provision.placement import item
+    from tritonkit.provision.packing import greedy, menu
 
-    menus = {}
-    for each in workloads:
-        count = fewest_replicas(behaviours[each.model], each, terms)
-        if count is None:
-            return False
-        menus[each.model] = {count: item(behaviours[each.model], each, count, terms)}
+    if any(fewest_replicas(behaviours[each.model], each, terms) is None for each in workloads):
+        return False
+    menus = {each.model: menu(each, behaviours[each.model], terms) for each in workloads}
     return terms.gpus is None or len(greedy(menus, terms)) <= terms.gpus
 
 
