@@ -40,6 +40,8 @@ ALLOWED = {
     "cli": {
         "errors", "resources", "tools", "spec", "artifacts", "client", "modelconfig",
         "starters", "repository", "serve", "bench", "provision", "doctor",
+        # Which batch sizes they pad to: what a plan is validated with.
+        "backends",
     },
 }  # fmt: skip
 

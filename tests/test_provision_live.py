@@ -132,12 +132,13 @@ def test_percentages_follow_the_load(gpu_machine: str, tmp_path: Path, monkeypat
         assert {name: server.pid for name, server in state(tmp_path).items()} == {
             name: server.pid for name, server in before.items()
         }
-        assert not ends["lost"]
         done = followed("--looks", "2", "--json")
         assert done.exit_code == 0, done.output
         after = state(tmp_path)
         (daemon,) = daemons(deployment_of(tmp_path))
         shares = {client.server: client.thread_percentage for client in daemon.clients}
+    assert not ends["lost"], "a new process takes over from the one that runs"
+    assert ends["answered"] > 0
     looks = [json.loads(text) for result in (dry, done) for text in result.stdout.splitlines()]
     for look in looks[:3]:
         # A look without a change made finds the same again.
@@ -145,9 +146,6 @@ def test_percentages_follow_the_load(gpu_machine: str, tmp_path: Path, monkeypat
         assert look["reasons"][0].startswith("small: ")
         (change,) = look["changes"]
         assert change.startswith("small on GPU 0: 30 % -> ")
-        (away,) = look["away"]
-        assert (away["server"], away["models"]) == ("small", ["small"])
-        assert 0.1 < away["seconds"] < 60
     assert [look["applied"] for look in looks[:3]] == [False, False, True]
     # 60 requests a second and a quarter more are 450 percent milliseconds each: more than half of the GPU.
     percentage = float(change.removesuffix(" %").rpartition(" ")[2])
@@ -189,11 +187,9 @@ def test_replicas_lose_nothing_and_what_has_no_slo_gives_way(
     lines = [line.strip() for line in done.stdout.splitlines()]
     assert lines[1:-1] == [
         f"changing rest on GPU 0: 90 % -> {100 - first:g} %",
-        lines[2],
         f"changing small on GPU 0: 10 % -> {first:g} %",
         f"changing small on GPU 1: 10 % -> {second:g} %",
     ]
-    assert re.fullmatch(r"! free is away for about \d+ s: no other server has it", lines[2])
     assert re.search(r"small [0-9.]+/s: resting for [0-9]+ s more$", lines[-1])
 
 

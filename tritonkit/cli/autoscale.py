@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,8 +49,8 @@ def autoscale(
 ) -> None:
     """Watch rates and p99 of what runs here; outside a dead band plan anew, and change percentages one by one.
 
-    A server is started again with its new percentage: a model that no other server has is away until it is back. That
-    is said before it is done.
+    A server's process is replaced by one with the new percentage. Behind the gateway no request is lost by that; where
+    one server is all, or a GPU has no room for both processes, its models are away until it is back.
     """
     from tritonkit.client.activity import snapshots
     from tritonkit.provision.controller import Policy, State
@@ -77,9 +76,12 @@ def autoscale(
         before, began = after, now
         state, found = look(state, places, seen, wanted, known, terms, now, policy)
         _say(found, applied=not dry_run, as_json=as_json)
-        if not dry_run:
+        if found.changes and not dry_run:
             for change in found.changes:
                 watched.apply(change)
+            # Other processes count from zero, at other addresses.
+            watched.places()
+            before, began = snapshots(watched.addresses()), time.monotonic()
 
 
 class _Watched:
@@ -91,7 +93,6 @@ class _Watched:
         self.models = models
         self._entries = entries
         self._deployment = running(Path.cwd())
-        self._took: dict[str, float] = {}
 
     def places(self) -> tuple[Place, ...]:
         """Its servers now.
@@ -132,11 +133,10 @@ class _Watched:
         """
         from tritonkit.serve import control
 
-        began = time.monotonic()
         request = {"command": "set", "server": change.server, "percentage": change.after}
-        for _ in control.ask(self._deployment.control, request):
-            pass
-        self._took[change.server] = time.monotonic() - began
+        for step in control.ask(self._deployment.control, request):
+            if "reason" in step:
+                messages().print(f"note: {step['server']}: {step['step']}: {step['reason']}", markup=False)
 
     def _servers(self) -> list[ServerState]:
         return [server for server in self._deployment.servers if server.kind == "server"]
@@ -144,21 +144,7 @@ class _Watched:
     def _place(self, server: ServerState) -> Place:
         from tritonkit.provision.fleet import Place
 
-        return Place(
-            server.name, server.gpu, server.thread_percentage, server.models, server.uuid, None,
-            server.phase == "ready", self._took.get(server.name) or _start_s(server),
-        )  # fmt: skip
-
-
-def _start_s(server: ServerState) -> float | None:
-    """How long its process took from its begin until it was ready; None where it is not."""
-    from tritonkit.serve.procfs import start_ticks
-
-    ticks = start_ticks(server.pid) if server.pid is not None and server.phase == "ready" else None
-    if ticks is None:
-        return None
-    boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    return max(server.since - boot - ticks / os.sysconf("SC_CLK_TCK"), 0.0)
+        return Place(server.name, server.gpu, server.thread_percentage, server.models, server.uuid)
 
 
 def _say(found: Look, *, applied: bool, as_json: bool) -> None:
@@ -172,11 +158,6 @@ def _say(found: Look, *, applied: bool, as_json: bool) -> None:
                 "notes": decision.notes,
                 "resting_s": decision.resting_s,
                 "changes": [str(change) for change in found.changes],
-                "away": [
-                    {"server": change.server, "models": change.away, "seconds": change.seconds}
-                    for change in found.changes
-                    if change.away
-                ],
                 "beyond": found.beyond,
                 "applied": bool(found.changes) and applied,
             }
@@ -193,8 +174,6 @@ def _say(found: Look, *, applied: bool, as_json: bool) -> None:
         typer.echo(f"  ! {note}")
     for change in found.changes:
         typer.echo(f"  {'changing' if applied else 'would change'} {change}")
-        if change.absence:
-            typer.echo(f"    ! {change.absence}")
     if found.beyond:
         typer.echo(f"  ! {found.beyond}")
     elif decision.reasons and not found.changes:

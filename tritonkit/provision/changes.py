@@ -1,8 +1,7 @@
-"""From what runs to other percentages that hold other rates, and what that does to those who ask. Pure."""
+"""From what runs to other percentages that hold other rates. Pure."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,8 +20,6 @@ class Change:
         gpu: its GPU.
         before: the percentage that it has.
         after: the one that it is to have.
-        away: the models that nobody else serves: they do not answer until it is back.
-        seconds: for how long; None where it was not seen yet.
     """
 
     server: str
@@ -30,20 +27,9 @@ class Change:
     gpu: int | str
     before: float
     after: float
-    away: tuple[str, ...] = ()
-    seconds: float | None = None
 
     def __str__(self) -> str:
         return f"{self.name} on GPU {self.gpu}: {self.before:g} % -> {self.after:g} %"
-
-    @property
-    def absence(self) -> str:
-        """Who is away for how long, in words; empty where nobody is."""
-        if not self.away:
-            return ""
-        seconds = "until it is back" if self.seconds is None else f"for about {math.ceil(self.seconds)} s"
-        verb = "is" if len(self.away) == 1 else "are"
-        return f"{', '.join(self.away)} {verb} away {seconds}: no other server has {'it' if verb == 'is' else 'them'}"
 
 
 def follow(current: Fleet, workloads: Sequence[Workload], terms: Terms) -> tuple[tuple[Choice, ...], ...] | None:
@@ -66,7 +52,7 @@ def follow(current: Fleet, workloads: Sequence[Workload], terms: Terms) -> tuple
     return tuple(found)
 
 
-def differences(current: Fleet, following: Sequence[Sequence[Choice]], places: Sequence[Place]) -> tuple[Change, ...]:
+def differences(current: Fleet, following: Sequence[Sequence[Choice]]) -> tuple[Change, ...]:
     """What leads from what runs to other percentages, in an order in which no GPU is ever given out more than once.
 
     Where the percentages of a GPU change, its servers without a planned model give way as far as they must, and get
@@ -75,19 +61,18 @@ def differences(current: Fleet, following: Sequence[Sequence[Choice]], places: S
     Args:
         current: what runs.
         following: for each GPU what its planned models are to have.
-        places: every server that runs, for who stands in for whom.
     """
     found = []
     for share, chosen in zip(current, following, strict=True):
         pairs = [
-            _change(place, after.workload.model, after.thread_percentage, places)
+            _change(place, after.workload.model, after.thread_percentage)
             for before, after, place in zip(share.choices, chosen, share.places, strict=True)
             if before.thread_percentage != after.thread_percentage
         ]
         if pairs:
             room = WHOLE - sum(choice.thread_percentage for choice in chosen)
             pairs += [
-                _change(place, place.server, percentage, places)
+                _change(place, place.server, percentage)
                 for place, percentage in zip(share.others, _rest(share.others, room), strict=True)
                 if percentage != place.thread_percentage
             ]
@@ -110,13 +95,10 @@ def _settled(share: Share, wanted: Mapping[str, Workload], terms: Terms, *, keep
     return settled
 
 
-def _change(place: Place, name: str, after: float, places: Sequence[Place]) -> Change:
-    others = {model for each in places if each.server != place.server and each.ready for model in each.models}
-    away = tuple(model for model in place.models if model not in others)
+def _change(place: Place, name: str, after: float) -> Change:
     return Change(
-        place.server, name, place.gpu if place.gpu is not None else "", place.thread_percentage or WHOLE, after, away,
-        place.start_s if away else None,
-    )  # fmt: skip
+        place.server, name, place.gpu if place.gpu is not None else "", place.thread_percentage or WHOLE, after
+    )
 
 
 def _rest(others: Sequence[Place], room: float) -> list[float]:

@@ -29,8 +29,6 @@ class Place:
         models: all that it serves.
         uuid: its GPU's UUID.
         asked: the percentage that the spec or the plan gives it.
-        ready: whether it answers.
-        start_s: how long it is away when it is started again, as far as that was seen.
     """
 
     server: str
@@ -39,8 +37,6 @@ class Place:
     models: tuple[str, ...]
     uuid: str | None = None
     asked: float | None = None
-    ready: bool = True
-    start_s: float | None = None
 
 
 @dataclass(frozen=True)

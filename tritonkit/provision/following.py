@@ -74,7 +74,7 @@ def look(
     }
     current = rated(current, rates)
     models, following = _most(current, rates, decision, workloads, terms)
-    changes = differences(current, following, places)
+    changes = differences(current, following)
     holding = held(
         tuple(replace(share, choices=tuple(has)) for share, has in zip(current, following, strict=True)), terms
     )
