@@ -8,7 +8,7 @@ A small CNN, 224 x 224 images, FP32 (602 KB a request) and UINT8 (151 KB). The c
 run, so that a slow spell of the machine meets them all; the medians go into a Markdown table. All are asked by the
 same clients, which send bytes made beforehand (``clients.py``), and each one's first answers are compared with
 onnxruntime's own. Beside each rate stands what one inference costs in processor time: the clients, the server
-(tritonserver, or uvicorn's workers), and Triton's Python stubs, in which the backend runs. "Nothing" is a Python model
+(tritonserver, or uvicorn), and Triton's Python stubs, in which the backend runs. "Nothing" is a Python model
 that reads no input and gives one answer always: what remains when the backend and the network cost nothing.
 """
 
@@ -230,11 +230,12 @@ def endpoints(contest: Contest, stack: ExitStack) -> dict[str, Callable[[], Meas
     body = json.dumps({"image": base64.b64encode(image.tobytes()).decode()}).encode()
     tutorial = http("/tutorial", body, Content_Type="application/json")
 
-    def run(served: Server, request: bytes, read: Callable[[bytes], Any]) -> Measured:
-        connections = [HttpConnection(f"127.0.0.1:{served.port}", request) for _ in range(contest.clients)]
+    def run(served: Sequence[Server], request: bytes, read: Callable[[bytes], Any]) -> Measured:
+        ports = [served[number % len(served)].port for number in range(contest.clients)]
+        connections = [HttpConnection(f"127.0.0.1:{port}", request) for port in ports]
         for connection in connections:
             check(read(connection.ask()), contest.scores)
-        return measured(connections, contest.seconds, [served.pid, *children(served.pid)], [])
+        return measured(connections, contest.seconds, [each.pid for each in served], [])
 
     def listed(answer: bytes) -> Any:
         return np.array(json.loads(answer)["scores"][0])
@@ -242,7 +243,9 @@ def endpoints(contest: Contest, stack: ExitStack) -> dict[str, Callable[[], Meas
     found: dict[str, Callable[[], Measured]] = {}
     for more, parsers in PARSERS.items():
         for workers in (1, 2):
-            served = stack.enter_context(endpoint(contest.model, workers, *parsers))
+            threads = max(1, len(CORES) // workers)
+            # One process each, and as many clients each: workers of one uvicorn take connections as it happens.
+            served = [stack.enter_context(endpoint(contest.model, threads, *parsers)) for _ in range(workers)]
             if not found:
                 found["FastAPI, base64 in JSON, 1 workers"] = partial(run, served, tutorial, listed)
             read = partial(np.frombuffer, dtype=np.float32)
@@ -258,14 +261,13 @@ class Server(NamedTuple):
 
 
 @contextmanager
-def endpoint(model: Path, workers: int, parser: str, loop: str) -> Iterator[Server]:
-    """The FastAPI endpoints with so many workers, once they answer."""
+def endpoint(model: Path, threads: int, parser: str, loop: str) -> Iterator[Server]:
+    """The FastAPI endpoints in one process, once they answer; onnxruntime has so many threads there."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])
-    argv = [sys.executable, "-m", "uvicorn", "endpoints:app", "--port", str(port), "--workers", str(workers)]
+    argv = [sys.executable, "-m", "uvicorn", "endpoints:app", "--port", str(port)]
     argv += ["--http", parser, "--loop", loop, "--log-level", "error", "--app-dir", str(Path(__file__).parent)]
-    threads = max(1, len(CORES) // workers)
     process = subprocess.Popen(argv, env={**os.environ, "MODEL": str(model), "THREADS": str(threads)})
     try:
         end = time.monotonic() + 60
@@ -275,8 +277,6 @@ def endpoint(model: Path, workers: int, parser: str, loop: str) -> Iterator[Serv
                 break
             except OSError:
                 time.sleep(0.05)
-        # The second worker is up a little after the first.
-        time.sleep(2)
         yield Server(port, process.pid)
     finally:
         process.terminate()
