@@ -28,7 +28,7 @@ from serving import (
 )
 
 from tritonkit import serve
-from tritonkit.errors import LaunchFailed, TritonkitError, UsageError
+from tritonkit.errors import CommandFailed, LaunchFailed, TritonkitError, UsageError
 from tritonkit.serve import Deployment, condition, control
 from tritonkit.serve.control import ControlServer, ask
 from tritonkit.serve.processes import Change, Plan, is_of
@@ -247,6 +247,18 @@ def test_the_socket_is_for_its_user_alone(answering: Path, monkeypatch: pytest.M
     with pytest.raises(TritonkitError, match="another user"):
         list(ask(answering, {}))
     assert raw(answering, b"{}\n") in {"", CUT}
+
+
+def test_what_failed_keeps_its_exit_code(tmp_path: Path) -> None:
+    def answer(_request: object) -> Iterator[dict[str, object]]:
+        yield {}
+        raise CommandFailed(["haproxy", "-c"], 1, "unknown keyword")
+
+    server = ControlServer(tmp_path / "s", answer)
+    with pytest.raises(TritonkitError, match="haproxy -c ended with exit code 1") as caught:
+        list(ask(tmp_path / "s", {}))
+    server.close()
+    assert caught.value.exit_code == CommandFailed.exit_code
 
 
 def raw(path: Path, line: bytes) -> str:
