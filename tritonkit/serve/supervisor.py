@@ -18,9 +18,9 @@ from contextlib import ExitStack, suppress
 from typing import TypeVar
 
 from tritonkit.errors import LaunchFailed, TritonkitError
-from tritonkit.serve import events, machine, phases, runtime, warden
+from tritonkit.serve import endings, events, machine, phases, runtime, warden
 from tritonkit.serve.phases import State
-from tritonkit.serve.processes import Change, GatewayCheck, Plan, ProcessSpec, ServerCheck
+from tritonkit.serve.processes import Change, Plan, ProcessSpec
 from tritonkit.serve.record import fingerprint, record
 from tritonkit.serve.state import Claim, Deployment
 from tritonkit.tools.launcher import tied
@@ -216,9 +216,9 @@ class Supervisor:
             self._specs[name] = self._next_specs.pop(name, self._specs[name])
             self._spawn(self._specs[name])
         elif isinstance(action, events.Terminate):
-            self._terminate(self._specs[name], self._children[name], self._ended[name])
+            endings.ask(self._specs[name], self._children[name], self._ended[name])
         elif isinstance(action, events.Kill):
-            self._kill(self._specs[name], self._children[name])
+            endings.force(self._specs[name], self._children[name])
         elif isinstance(action, events.Clean):
             self._ended[name].set()
             warden.clean(self._specs[name].mark)
@@ -232,29 +232,6 @@ class Supervisor:
         with self.routing:
             # As it is by now: of two threads the one that was started last need not come last.
             routing.route(name, self._state, self._specs)
-
-    @staticmethod
-    def _terminate(spec: ProcessSpec, child: subprocess.Popen[bytes], ended: threading.Event) -> None:
-        if not isinstance(spec.check, GatewayCheck):
-            child.terminate()
-            return
-        from tritonkit.serve import haproxy
-
-        threading.Thread(target=haproxy.stop, args=(spec.check, child.send_signal, ended), daemon=True).start()
-
-    @staticmethod
-    def _kill(spec: ProcessSpec, child: subprocess.Popen[bytes]) -> None:
-        if not (isinstance(spec.check, ServerCheck) and spec.check.share and spec.check.share.pipe_directory):
-            child.kill()
-            return
-        from tritonkit.serve import mps
-
-        def let_go_and_kill() -> None:
-            mps.let_go(spec)
-            child.kill()
-
-        # The daemon is asked first, which may take its time; the loop has none to lose.
-        threading.Thread(target=let_go_and_kill, daemon=True).start()
 
     def _spawn(self, spec: ProcessSpec) -> None:
         try:
