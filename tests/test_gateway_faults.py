@@ -22,8 +22,8 @@ from serving import deployment_of, wait_for
 
 from tritonkit.errors import CommandFailed, RequestFailed
 from tritonkit.serve import Deployment
-from tritonkit.serve.gateway import CONFIG, Backend
-from tritonkit.serve.haproxy import answers, reload
+from tritonkit.serve.gateway import CONFIG, MAX_RELOADS, Backend
+from tritonkit.serve.haproxy import answers, reload, stop
 
 Running = dict[str, tuple[Backend, Deployment]]
 
@@ -349,8 +349,110 @@ def test_a_configuration_that_haproxy_refuses_changes_nothing(served: Gateway, c
     with pytest.raises(CommandFailed, match="unknown keyword"):
         reload(changed(served, "defaults both", "defaults both\n  nonsense"), served.process.pid)
     assert served.control.workers() == before
-    assert (served.spec.folders[0].path / CONFIG).read_text() == text
+    folder = served.spec.folders[0].path
+    assert (folder / CONFIG).read_text() == text
+    assert not folder.with_name(f"{folder.name}.new").exists()
     assert infer(clients.http(served.http), "one", 0, 1) == [0, 1]
+
+
+@contextmanager
+def a_slow_request(one: Gateway, seconds: float) -> Iterator[list[str]]:
+    """A request that takes so long, under way from the beginning of a block to its end; what went wrong with it."""
+    faults: list[str] = []
+    with Clients() as clients:
+        client = clients.http(one.http)
+        thread = threading.Thread(target=lambda: faults.extend(interrupted(lambda: infer(client, "one", seconds, 1))))
+        thread.start()
+        wait_for(lambda: one.control.sessions("left") > 0)
+        yield faults
+        thread.join()
+
+
+@contextmanager
+def stopping(one: Gateway) -> Iterator[None]:
+    """The gateway is asked to end, and has ended at the end of the block."""
+    ended = threading.Event()
+    thread = threading.Thread(target=stop, args=(one.check, one.process.send_signal, ended))
+    thread.start()
+    try:
+        yield
+        one.process.wait(20)
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_a_stop_waits_for_requests_and_not_for_connections(tmp_path: Path, running: Running) -> None:
+    with gateway(tmp_path, [backend for backend, _ in running.values()]) as one, ExitStack() as kept:
+        address = one.http.split(":")
+        for words in (b"", b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n"):
+            silent = kept.enter_context(socket.create_connection((address[0], int(address[1]))))
+            silent.sendall(words)
+            assert not words or b"200" in silent.recv(64)
+        kept.enter_context(Clients()).grpc(one.grpc).is_server_live()
+        assert one.control.requests() == 0
+        with a_slow_request(one, 3) as faults:
+            began = time.monotonic()
+            assert one.control.requests() == 1
+            with stopping(one):
+                pass
+            took = time.monotonic() - began
+        assert faults == []
+        assert 2 < took < 10
+
+
+def test_a_reload_that_is_under_way_does_not_undo_a_stop(tmp_path: Path, running: Running) -> None:
+    with (
+        gateway(tmp_path, [backend for backend, _ in running.values()]) as one,
+        a_slow_request(one, 8) as faults,
+        stopping(one),
+    ):
+        (before,) = one.control.workers()
+        one.process.send_signal(signal.SIGUSR2)
+        wait_for(lambda: replaced(one, before))
+        # The new worker takes no connections either.
+        wait_for(lambda: not listening(one.http), seconds=5)
+        assert one.process.poll() is None
+    assert faults == []
+
+
+def replaced(one: Gateway, worker: int) -> bool:
+    # The master does not answer while it starts itself anew.
+    with suppress(RequestFailed):
+        return worker in one.control.workers(old=True)
+    return False
+
+
+def listening(address: str) -> bool:
+    host, port = address.split(":")
+    try:
+        socket.create_connection((host, int(port))).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def test_a_worker_with_a_stream_is_waited_for_by_whom_it_concerns(
+    tmp_path: Path, running: Running, clients: Clients
+) -> None:
+    with gateway(tmp_path, [backend for backend, _ in running.values()]) as one:
+        client = clients.grpc(one.grpc)
+        answered: queue.Queue[Any] = queue.Queue()
+        client.start_stream(lambda result, error: answered.put(error or result))
+        values = tritonclient.grpc.InferInput("IN", [2], "FP32")
+        values.set_data_from_numpy(np.array([30, 2], np.float32))
+        client.async_stream_infer("stream", [values])
+        wait_for(lambda: one.control.sessions("left") > 0)
+        (first,) = one.control.workers()
+        reload(one.spec, one.process.pid)
+        # Of one that was replaced only now nobody knows what its clients will still send.
+        assert one.control.may_follow("right")
+        assert one.control.may_follow("left", outlasting=(first,))
+        assert not one.control.may_follow("right", outlasting=(first,))
+        for _ in range(MAX_RELOADS):
+            assert first in one.control.workers(old=True)
+            reload(one.spec, one.process.pid)
+        wait_for(lambda: first not in one.control.workers(old=True))
 
 
 def test_no_worker_outlives_its_master(tmp_path: Path, running: Running) -> None:

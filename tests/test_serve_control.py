@@ -21,16 +21,17 @@ from serving import (
     foreground,
     left_of,
     plan,
+    python_model,
     tritonkit,
     up,
     wait_for,
 )
 
 from tritonkit import serve
-from tritonkit.errors import LaunchFailed, TritonkitError, UsageError
+from tritonkit.errors import CommandFailed, LaunchFailed, TritonkitError, UsageError
 from tritonkit.serve import Deployment, condition, control
 from tritonkit.serve.control import ControlServer, ask
-from tritonkit.serve.processes import Change, Plan
+from tritonkit.serve.processes import Change, Plan, is_of
 from tritonkit.serve.restarts import Restarts
 from tritonkit.serve.state import Claim
 from tritonkit.serve.supervisor import Supervisor
@@ -172,6 +173,34 @@ def command(deployment: Deployment) -> list[str]:
     return Path(f"/proc/{deployment.servers[0].pid}/cmdline").read_text().split("\0")
 
 
+@pytest.mark.parametrize(
+    ("process", "entry", "meant"),
+    [
+        ("a", "a", True),
+        ("a+", "a", True),
+        ("a-r0", "a", True),
+        ("a-gpu1", "a", True),
+        ("a-gpu1-r12+", "a", True),
+        ("a-gpu1-r12", "a-gpu1", True),
+        ("a-ranker", "a", False),
+        ("a-r", "a", False),
+        ("a-gpus", "a", False),
+        ("a-r0-gpu1", "a", False),
+        ("ab", "a", False),
+        ("b-r0", "a", False),
+    ],
+)
+def test_the_processes_of_an_entry(process: str, entry: str, meant: bool) -> None:
+    assert is_of(process, entry) is meant
+
+
+def test_a_server_whose_name_begins_like_another_ones_is_left_alone(tmp_path: Path) -> None:
+    repository = python_model(echo_repository(tmp_path / "models"), "other")
+    servers = (Server("a", models=("echo",), replicas=2), Server("a-ranker", models=("other",)))
+    with serve.up(plan(tmp_path, repository, servers=servers)) as deployment:
+        assert {name for name, _ in restart(deployment, "a")} == {"a-r0", "a-r1"}
+
+
 def test_one_request_at_a_time(tmp_path: Path) -> None:
     with up(tmp_path, echo_repository(tmp_path / "models")) as deployment:
         first = ask(deployment.control, {"command": "restart", "server": "server"})
@@ -218,6 +247,18 @@ def test_the_socket_is_for_its_user_alone(answering: Path, monkeypatch: pytest.M
     with pytest.raises(TritonkitError, match="another user"):
         list(ask(answering, {}))
     assert raw(answering, b"{}\n") in {"", CUT}
+
+
+def test_what_failed_keeps_its_exit_code(tmp_path: Path) -> None:
+    def answer(_request: object) -> Iterator[dict[str, object]]:
+        yield {}
+        raise CommandFailed(["haproxy", "-c"], 1, "unknown keyword")
+
+    server = ControlServer(tmp_path / "s", answer)
+    with pytest.raises(TritonkitError, match="haproxy -c ended with exit code 1") as caught:
+        list(ask(tmp_path / "s", {}))
+    server.close()
+    assert caught.value.exit_code == CommandFailed.exit_code
 
 
 def raw(path: Path, line: bytes) -> str:

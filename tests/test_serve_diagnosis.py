@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tritonkit.client.endpoint import ModelState
-from tritonkit.serve.diagnosis import hint, last_errors, loud_lines, unusable_models
+from tritonkit.serve.diagnosis import failure, hint, last_errors, loud_lines, unusable_models
 
 # As the real server writes them.
 NO_GPU = """\
@@ -79,6 +81,17 @@ def test_complaints_leave_out_that_there_is_no_gpu() -> None:
 )
 def test_known_failures_have_a_hint(words: str, advice: str) -> None:
     assert advice in str(hint(words))
+
+
+def test_what_another_process_said_before_is_not_quoted(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("E1121 the first one's words\n")
+    since = log.stat().st_size
+    with log.open("a") as file:
+        file.write("E1121 the second one's words\n")
+    assert "first" in str(failure("a", "ended", log))
+    said = str(failure("a", "ended", log, since=since))
+    assert ("first" in said, "second" in said) == (False, True)
 
 
 def test_unknown_failures_have_none() -> None:

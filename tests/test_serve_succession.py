@@ -16,20 +16,28 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import Any
 
 import onnx_models
 import pytest
 from chaos import Load, Request
-from gpu_machine import PROGRAM, pretend
+from gpu_machine import PROGRAM, UUIDS, pretend
 from serving import ANY_PORTS, ECHO, FREE_PORTS, deployment_of, left_of, python_model, wait_for
 from test_chaos import IDENTITY_CONFIG
 
 from tritonkit import serve
-from tritonkit.errors import LaunchFailed
+from tritonkit.errors import LaunchFailed, RequestFailed, UsageError
 from tritonkit.serve import Deployment, Policy, condition, procfs, sharing
 from tritonkit.serve.changing import replanner
 from tritonkit.serve.control import ask
+from tritonkit.serve.haproxy import HaproxySocket
+from tritonkit.serve.phases import Phase, Process, State, put
+from tritonkit.serve.restarts import Restarts
+from tritonkit.serve.room import lack
 from tritonkit.serve.runtime import runtime_directory
+from tritonkit.serve.state import Claim
+from tritonkit.serve.succession import took_over
+from tritonkit.serve.supervisor import Supervisor
 from tritonkit.serve.warden import mark, members
 from tritonkit.spec.servers import Server
 
@@ -286,6 +294,144 @@ def test_without_room_for_both_it_is_restarted_as_ever(project: Path) -> None:
         assert said == ["no room for another process", "draining", "drained", "restarting", "ready"]
         assert "GPU 0 has 140.4 GiB of memory, less than the limits on it: a 80GiB, a 80GiB" in str(steps[0]["reason"])
         assert of(project).http == before.http
+
+
+def test_without_memory_for_both_it_is_restarted_as_ever(project: Path) -> None:
+    asked = request(project)
+    host = serve.survey(asked)
+    planned = serve.plan(asked, host)
+    (spec,) = (spec for spec in planned.processes if spec.name == "a")
+
+    def fill(used: int, held: int | None) -> None:
+        processes = [[pid, held and held * 2**30] for pid in members(spec.mark)[:3]]
+        gpu = {"uuid": UUIDS[0], "total": 140 * 2**30, "used": used * 2**30, "processes": processes}
+        (project / "gpus.json").write_text(json.dumps([gpu, {"uuid": UUIDS[1]}]))
+
+    with serve.up(planned, replanner(asked, host)) as deployment:
+        for used, held in ((90, 15), (90, None), (20, 40)):
+            fill(used, held)
+            assert lack(spec) == ""
+        fill(90, 20)
+        steps = list(ask(deployment.control, {"command": "set", "server": "a", "percentage": 20}))
+        said = [str(step["step"]) for step in steps]
+        assert said == ["no room for another process", "draining", "drained", "restarting", "ready"]
+        assert steps[0]["reason"] == "GPU 0 has 50.0 GiB of memory left, and a holds 60.0 GiB of it"
+
+
+def test_a_change_that_cannot_be_planned_ends_as_any_other_mistake(project: Path) -> None:
+    with loaded(request(project)) as (deployment, _):
+        with pytest.raises(UsageError, match="sum to 110, above 100") as caught:
+            told(deployment, "set", "a", percentage=70)
+        assert caught.value.exit_code == 2
+
+
+def test_replicas_that_do_not_serve_are_changed_first(project: Path) -> None:
+    """The one that serves is the only one: without it the models are away."""
+    patient = replace(PATIENT, backoff=60, backoff_limit=60)
+    asked = request(project, servers=(Server("a", 0, replicas=2, gpus=(0,), thread_percentage=30),), policy=patient)
+    with loaded(asked) as (deployment, load):
+        os.kill(of(project, "a-r0").pid or 0, signal.SIGKILL)
+        wait_for(lambda: of(project, "a-r0").phase == "backoff")
+        goes_on(load)
+        steps = list(ask(deployment.control, {"command": "set", "server": "a", "percentage": 20}))
+        again = [step["server"] for step in steps if step["step"] == "ready"]
+        assert again == ["a-r0", "a-r1"]
+        os.kill(of(project, "a-r1").pid or 0, signal.SIGKILL)
+        wait_for(lambda: of(project, "a-r1").phase == "backoff")
+        goes_on(load)
+        began = time.monotonic()
+        steps = list(ask(deployment.control, {"command": "set", "server": "a", "percentage": 30}))
+        again = [step["server"] for step in steps if step["step"] == "ready"]
+        assert again == ["a-r1", "a-r0"]
+        goes_on(load)
+        assert load.failed(began) == []
+
+
+@contextmanager
+def supervised(asked: serve.Request) -> Iterator[Supervisor]:
+    """The servers of a request, once they are ready, under a supervisor of our own; ended at the end of the block."""
+    host = serve.survey(asked)
+    planned, claim, ready = serve.plan(asked, host), Claim(asked.project), threading.Event()
+    supervisor = Supervisor(planned, claim, replanner(asked, host))
+
+    def on_change(deployment: Deployment) -> None:
+        if deployment.ready:
+            ready.set()
+
+    thread = threading.Thread(target=supervisor.run, args=(on_change,))
+    thread.start()
+    try:
+        assert ready.wait(60)
+        yield supervisor
+    finally:
+        supervisor.stop()
+        thread.join(60)
+        claim.release()
+    assert left_of(planned.deployment) == []
+
+
+def test_a_stop_in_the_middle_of_a_change_over(project: Path) -> None:
+    """The gateway, once it is asked to end, starts no new worker, be it forth or back."""
+    with supervised(request(project)) as supervisor, closing(HTTPConnection(supervisor.deployment.http)) as silent:
+        assert answered(silent)
+        steps = Restarts(supervisor).answer({"command": "restart", "server": "a"})
+        assert [next(steps)["step"] for _ in TAKEN_OVER[:2]] == TAKEN_OVER[:2]
+        supervisor.stop()
+        supervisor.wait(lambda state: state.stopping)
+        with pytest.raises(LaunchFailed, match="a: the deployment is stopping"):
+            list(steps)
+    log = supervisor.spec("gateway").log.read_text()
+    assert log.count("New worker") == 1, log
+
+
+def test_a_stop_does_not_wait_for_clients_that_are_silent(project: Path) -> None:
+    with supervised(request(project, policy=replace(PATIENT, stop_timeout=60))) as supervisor:
+        silent = HTTPConnection(supervisor.deployment.http)
+        assert answered(silent)
+        began = time.monotonic()
+        supervisor.stop()
+        supervisor.wait(lambda state: state.process("gateway").phase is Phase.STOPPED)
+        assert time.monotonic() - began < 10
+        silent.close()
+
+
+def test_a_gateway_that_does_not_answer_for_a_moment_is_asked_again(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, may_follow = [], HaproxySocket.may_follow
+
+    def fails_at_first(gateway: HaproxySocket, *arguments: Any, **more: Any) -> bool:
+        asked.append(arguments)
+        if len(asked) < 3:
+            raise RequestFailed("no answer in time")
+        return may_follow(gateway, *arguments, **more)
+
+    monkeypatch.setattr(HaproxySocket, "may_follow", fails_at_first)
+    with supervised(request(project)) as supervisor, closing(HTTPConnection(supervisor.deployment.http)) as silent:
+        assert answered(silent)
+        before = supervisor.state.process("a").pid
+        told: list[str] = []
+        steps = Restarts(supervisor).answer({"command": "restart", "server": "a"})
+        thread = threading.Thread(target=lambda: told.extend(str(step["step"]) for step in steps))
+        thread.start()
+        wait_for(lambda: len(asked) > 5)
+        assert before is not None
+        assert procfs.start_ticks(before) is not None
+        assert answered(silent)
+        thread.join(60)
+        assert told == TAKEN_OVER
+        # Nothing of the old process is left over.
+        assert {path.name for path in (project / ".tritonkit/views").iterdir()} == {"a+", "b"}
+
+
+@pytest.mark.parametrize("phase", [Phase.READY, Phase.BACKOFF, Phase.FAILED])
+def test_one_that_has_taken_over_has_done_so_whatever_becomes_of_it(phase: Phase) -> None:
+    second = Process("a+", 0, phase=phase)
+    state = State((second,), PATIENT)
+    assert took_over("a+", state) == second
+    assert took_over("a+", put(state, replace(second, aside=True))) == (
+        replace(second, aside=True) if phase is Phase.FAILED else None
+    )
 
 
 def server_process(deployment: Deployment, name: str) -> int | None:

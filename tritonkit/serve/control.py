@@ -113,7 +113,9 @@ def ask(path: Path, request: Mapping[str, Any]) -> Iterator[Answer]:
             answer = json.loads(line)
             if "error" in answer:
                 kind = _BY_EXIT_CODE.get(answer["exit_code"], TritonkitError)
-                raise kind(answer["error"], hint=answer["hint"])
+                failure = kind(answer["error"], hint=answer["hint"])
+                failure.exit_code = answer["exit_code"]
+                raise failure
             if "done" in answer:
                 return
             yield answer

@@ -98,20 +98,23 @@ def hint(text: str) -> str | None:
     return None
 
 
-def failure(name: str, reason: str, log: Path) -> LaunchFailed:
-    """The error for a process that did not come up, or did not stay up, with the end of what it said itself."""
+def failure(name: str, reason: str, log: Path, *, since: int = 0) -> LaunchFailed:
+    """The error for a process that did not come up, or did not stay up, with the end of what it said itself.
+
+    ``since`` is where its own words begin in a log that was another's before, in bytes.
+    """
     message = f"{name} {reason}"
     if "\n" not in reason:
-        complaints = last_errors(tail(log))
+        complaints = last_errors(tail(log, since))
         message += f"\nThe end of its log:\n{complaints}" if complaints else ""
     return LaunchFailed(f"{message}\nIts log: {log}", process=name, log=log, hint=hint(message))
 
 
-def tail(path: Path) -> str:
-    """The end of a log; empty when there is none."""
+def tail(path: Path, since: int = 0) -> str:
+    """The end of a log, of what follows the first ``since`` bytes; empty when there is none."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            file.seek(max(since, path.stat().st_size - _TAIL_BYTES))
             return file.read().decode(errors="replace")
     except FileNotFoundError:
         return ""

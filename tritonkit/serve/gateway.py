@@ -29,6 +29,8 @@ MODELS = "models.map"
 STATES = "servers.state"
 # Seconds for which an HTTP client may be silent on an open connection.
 KEEP_ALIVE = 75.0
+# How many reloads a worker that was replaced may outlast.
+MAX_RELOADS = 10
 # What a configuration, a map and a message for people can hold without a quote.
 _ROUTABLE = re.compile(r"[^\s#%$/\\\"'\x00-\x1f\x7f]+")
 # In a gRPC message the length of the name is one byte.
@@ -212,6 +214,7 @@ def files(backends: Sequence[Backend], options: GatewayOptions, *, folder: Path,
         name_lengths=sorted({len(model.encode()) for group in grouped for model in group.models}) or [1],
         tls=lambda protocols: _tls(options.tls_certificate, protocols),
         keep_alive=KEEP_ALIVE,
+        max_reloads=MAX_RELOADS,
         SHARED_MEMORY=_SHARED_MEMORY,
         CLOSED=_CLOSED,
         CLOSED_GRPC=_CLOSED_GRPC,

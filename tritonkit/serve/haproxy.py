@@ -1,13 +1,17 @@
-"""A running HAProxy gateway, through the socket of its master process: states, drains, sessions, reloads."""
+"""A running HAProxy gateway, through the socket of its master process: states, drains, sessions, reloads, its end."""
 
 from __future__ import annotations
 
 import csv
 import os
+import re
+import shutil
 import signal
 import socket
+import threading
 import time
-from collections.abc import Container
+from collections.abc import Callable, Container
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +23,13 @@ from tritonkit.tools.commands import run
 
 # The HAProxy backend whose servers carry the checks and the states that all others follow.
 _LEADING = "http-all"
+# What statistics are asked of, in HAProxy's bits.
+_FRONTENDS, _SERVERS = 1, 4
+# Those that clients ask; the others are for the gateway itself.
+_ASKED = re.compile(r"^0x\S+ .*\bfe=(?:http|grpc|metrics) ", re.MULTILINE)
 _POLL = 0.02
+# Seconds that a client without a pause between its requests has to be told to connect anew.
+_LAST_ANSWERS = 1.0
 
 
 class HaproxySocket:
@@ -57,6 +67,21 @@ class HaproxySocket:
         if not counts:
             raise RequestFailed(f"the gateway knows no server {server!r}")
         return sum(counts)
+
+    def requests(self) -> int:
+        """How many requests of clients all workers have in hand; an open connection without one is none."""
+        workers = (*self.workers(), *self.workers(old=True))
+        return sum(len(_ASKED.findall(self.ask(f"@!{worker} show sess"))) for worker in workers)
+
+    def may_follow(self, server: str, *, outlasting: Container[int] = ()) -> bool:
+        """Whether a worker that a reload has replaced may have requests for a server, or get some.
+
+        Args:
+            server: the server.
+            outlasting: the workers that an earlier reload has replaced. Their gRPC clients were told long ago to
+                connect anew, so only an HTTP connection or a request that they work on counts.
+        """
+        return any(worker not in outlasting or self._reaches(worker, server) for worker in self.workers(old=True))
 
     def states(self) -> dict[str, str]:
         """The state of every server by its name, in HAProxy's words: ``UP``, ``DOWN``, ``DRAIN``, ``MAINT``."""
@@ -105,9 +130,18 @@ class HaproxySocket:
         if said:
             raise RequestFailed(f"the gateway did not set {server} to {state}: {said}")
 
-    def _statistics(self, worker: str) -> list[dict[str, str]]:
-        # -1: of all backends; 4: the servers in them.
-        return list(csv.DictReader(self.ask(f"{worker} show stat -1 4 -1").strip().splitlines()))
+    def _reaches(self, worker: int, server: str) -> bool:
+        held = (
+            row["scur"]
+            for row in self._statistics(f"@!{worker}", _FRONTENDS | _SERVERS)
+            if (row["# pxname"], row["svname"]) == ("http", "FRONTEND")
+            or (row["svname"] == server and row["# pxname"].startswith(("http-", "grpc-")))
+        )
+        return any(int(count) for count in held)
+
+    def _statistics(self, worker: str, kinds: int = _SERVERS) -> list[dict[str, str]]:
+        # -1: of all proxies, and all of that kind in them.
+        return list(csv.DictReader(self.ask(f"{worker} show stat -1 {kinds} -1").strip().splitlines()))
 
 
 def answers(check: GatewayCheck, *, timeout: float = 5.0) -> bool:
@@ -146,14 +180,16 @@ def reload(spec: ProcessSpec, pid: int, *, moved: Container[str] = (), timeout: 
     assert isinstance(check, GatewayCheck)  # noqa: S101 - for the type checker
     (folder,) = spec.folders
     staged = folder.path.with_name(f"{folder.path.name}.new")
-    folders.write(replace(folder, path=staged))
-    run([spec.argv[0], "-c", "-f", str(staged / CONFIG)], timeout=timeout)
     gateway = HaproxySocket(check.control, timeout=timeout)
-    before = gateway.workers()
-    (staged / STATES).write_text(gateway.server_states(moved))
-    for name in folder.files:
-        (staged / name).replace(folder.path / name)
-    staged.rmdir()
+    try:
+        folders.write(replace(folder, path=staged))
+        run([spec.argv[0], "-c", "-f", str(staged / CONFIG)], timeout=timeout)
+        before = gateway.workers()
+        (staged / STATES).write_text(gateway.server_states(moved))
+        for name in folder.files:
+            (staged / name).replace(folder.path / name)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
     os.kill(pid, signal.SIGUSR2)
     end = time.monotonic() + timeout
     while not _taken(gateway, before) or not answers(check):
@@ -162,6 +198,32 @@ def reload(spec: ProcessSpec, pid: int, *, moved: Container[str] = (), timeout: 
         time.sleep(_POLL)
     # A worker that starts later must not take these states for the present ones.
     (folder.path / STATES).write_text(folder.files[STATES])
+
+
+def stop(check: GatewayCheck, send: Callable[[int], None], ended: threading.Event) -> None:
+    """Have a running gateway take no connections any more, and end as soon as it has answered what it was asked.
+
+    By itself it would wait for clients that keep a connection open in silence, as a reload does for their sake.
+
+    Args:
+        check: the gateway.
+        send: sends its master a signal.
+        ended: set once it has ended, by this or otherwise.
+    """
+    send(signal.SIGUSR1)
+    gateway = HaproxySocket(check.control, timeout=1.0)
+    told: tuple[int, ...] = ()
+    answered = time.monotonic() + _LAST_ANSWERS
+    while not ended.wait(_POLL):
+        with suppress(RequestFailed):
+            workers = gateway.workers()
+            if workers != told:
+                # A reload that was under way may have started one that knows of no end.
+                send(signal.SIGUSR1)
+                told = workers
+            elif time.monotonic() > answered and not gateway.requests():
+                send(signal.SIGTERM)
+                return
 
 
 def _taken(gateway: HaproxySocket, before: tuple[int, ...]) -> bool:

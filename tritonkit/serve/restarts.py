@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tritonkit.errors import CommandFailed, LaunchFailed, RequestFailed, SpecError, TritonkitError, UsageError, nearest
 from tritonkit.serve.phases import Phase, Process, State
-from tritonkit.serve.processes import Change, ProcessSpec, shown
+from tritonkit.serve.processes import Change, ProcessSpec, is_of, shown
 
 if TYPE_CHECKING:
     from tritonkit.serve.control import Answer
@@ -80,18 +80,19 @@ class Restarts:
 
     def _renew(self, change: Change, name: str, changed: Mapping[str, ProcessSpec]) -> Iterator[dict[str, Any]]:
         """Have another process take over where that is due and there is room for it, or else restart this one."""
-        from tritonkit.serve import succession
+        from tritonkit.serve import room, succession
 
         replan = self._supervisor.replan
         if replan is not None and succession.is_due(self._supervisor, name):
             try:
                 planned = replan(replace(change, beside=name, running=self._running()))
+                reason = room.lack(self._supervisor.spec(name))
             except SpecError as error:
                 reason = "; ".join(dict.fromkeys(fault.message for fault in error.faults))
-                yield {"server": shown(name), "step": "no room for another process", "reason": reason}
-            else:
+            if not reason:
                 yield from succession.succeed(self._supervisor, name, planned)
                 return
+            yield {"server": shown(name), "step": "no room for another process", "reason": reason}
         yield from self._restart(name, changed)
 
     def _running(self) -> tuple[ProcessSpec, ...]:
@@ -115,7 +116,8 @@ class Restarts:
         # Several of one name are replicas of each other.
         start_again = self._restart if len(changed) > 1 else partial(self._renew, change)
         done: list[str] = []
-        for spec in changed:
+        # Those that serve come last: until then others do so for them.
+        for spec in sorted(changed, key=self._serves):
             try:
                 yield from start_again(spec, changed)
             except RunsAsBefore:
@@ -129,25 +131,28 @@ class Restarts:
                 ) from error
             done.append(spec)
 
+    def _serves(self, name: str) -> tuple[bool, bool]:
+        process = self._supervisor.state.process(name)
+        return process.phase is Phase.READY, not process.avoided
+
     def _of(self, process: str, name: str) -> bool:
         """Whether a process of the plan is that of the name, or one of the spec's entry of that name."""
-        base, _, rest = shown(process).partition(name)
-        spec = self._supervisor.spec(process)
-        return spec.kind == "server" and not base and (not rest or rest.startswith(("-gpu", "-r")))
+        return self._supervisor.spec(process).kind == "server" and is_of(process, name)
 
     def _restart(self, name: str, changed: Mapping[str, ProcessSpec]) -> Iterator[dict[str, Any]]:
-        process = self._supervisor.state.process(name)
+        state = self._supervisor.state
+        process = state.process(name)
         if process.phase is Phase.FAILED and process.pid is not None:
             raise LaunchFailed(f"{shown(name)} {process.reason}: nothing can take its place", process=shown(name))
         spec = self._supervisor.spec(name)
-        if spec.kind == "gateway" and process.phase is Phase.READY and process.pid is not None:
+        if spec.kind == "gateway" and process.phase is Phase.READY and process.pid is not None and not state.stopping:
             from tritonkit.serve import haproxy
 
             with self._supervisor.routing:
                 haproxy.reload(spec, process.pid)
             yield {"server": name, "step": "reloaded"}
             return
-        servers = [name] if spec.kind == "server" else [one.name for one in self._supervisor.state.dependants(name)]
+        servers = [name] if spec.kind == "server" else [one.name for one in state.dependants(name)]
         gateway = self._gateway()
         try:
             if gateway is not None:

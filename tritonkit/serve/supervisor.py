@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import queue
 import shutil
-import signal
 import subprocess
 import threading
 import time
@@ -19,9 +18,9 @@ from contextlib import ExitStack, suppress
 from typing import TypeVar
 
 from tritonkit.errors import LaunchFailed, TritonkitError
-from tritonkit.serve import events, machine, phases, runtime, warden
+from tritonkit.serve import endings, events, machine, phases, runtime, warden
 from tritonkit.serve.phases import State
-from tritonkit.serve.processes import Change, Plan, ProcessSpec, ServerCheck
+from tritonkit.serve.processes import Change, Plan, ProcessSpec
 from tritonkit.serve.record import fingerprint, record
 from tritonkit.serve.state import Claim, Deployment
 from tritonkit.tools.launcher import tied
@@ -29,8 +28,6 @@ from tritonkit.tools.launcher import tied
 T = TypeVar("T")
 UPKEEP_PERIOD = 2.0
 CONTROL = "control.sock"
-# HAProxy takes no new connections then, and ends when those that it has are through.
-_STOP_SIGNAL = {"gateway": signal.SIGUSR1}
 
 
 class Supervisor:
@@ -141,7 +138,8 @@ class Supervisor:
                     self._changed.notify_all()
                 for ended in self._ended.values():
                     ended.set()
-                for spec in self._specs.values():
+                # A request from another terminal may still be adding to them.
+                for spec in list(self._specs.values()):
                     warden.clean(spec.mark)
                     shutil.rmtree(spec.cwd, ignore_errors=True)
                 runtime.remove(self._runtime)
@@ -218,10 +216,9 @@ class Supervisor:
             self._specs[name] = self._next_specs.pop(name, self._specs[name])
             self._spawn(self._specs[name])
         elif isinstance(action, events.Terminate):
-            child = self._children[name]
-            child.send_signal(_STOP_SIGNAL.get(self._specs[name].kind, signal.SIGTERM))
+            endings.ask(self._specs[name], self._children[name], self._ended[name])
         elif isinstance(action, events.Kill):
-            self._kill(self._specs[name], self._children[name])
+            endings.force(self._specs[name], self._children[name])
         elif isinstance(action, events.Clean):
             self._ended[name].set()
             warden.clean(self._specs[name].mark)
@@ -235,20 +232,6 @@ class Supervisor:
         with self.routing:
             # As it is by now: of two threads the one that was started last need not come last.
             routing.route(name, self._state, self._specs)
-
-    @staticmethod
-    def _kill(spec: ProcessSpec, child: subprocess.Popen[bytes]) -> None:
-        if not (isinstance(spec.check, ServerCheck) and spec.check.share and spec.check.share.pipe_directory):
-            child.kill()
-            return
-        from tritonkit.serve import mps
-
-        def let_go_and_kill() -> None:
-            mps.let_go(spec)
-            child.kill()
-
-        # The daemon is asked first, which may take its time; the loop has none to lose.
-        threading.Thread(target=let_go_and_kill, daemon=True).start()
 
     def _spawn(self, spec: ProcessSpec) -> None:
         try:
