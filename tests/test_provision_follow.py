@@ -20,7 +20,7 @@ from tritonkit.provision.choices import MOST_LOAD, Terms, Workload
 from tritonkit.provision.controller import Decision, Observation, Policy, State, applied, step
 from tritonkit.provision.fleet import Place, fleet, held, placed
 from tritonkit.provision.following import Look, look
-from tritonkit.provision.observing import latencies_p99_ms, observed, slowest
+from tritonkit.provision.observing import latencies_p99_ms, observed, told
 from tritonkit.provision.packing import pack
 from tritonkit.provision.prediction import behaviours, neighbours_of, predict
 from tritonkit.spec.servers import Server
@@ -53,7 +53,7 @@ class Bert:
     def look(self, rate: float, now: float, p99: float | None = None) -> Decision:
         self.state, decision = step(self.state, {"bert": Observation(rate, p99)}, SLOS, now, self.policy)
         if decision.rates:
-            self.state = applied(self.state, decision, ["bert"], now)
+            self.state = replace(applied(self.state, decision, ["bert"]), changed=now)
         return decision
 
 
@@ -149,12 +149,15 @@ class Watched:
     state: State = field(default_factory=State)
     now: float = 0.0
 
-    def look(self, found: Mapping[str, Observation], *, apply: bool = True) -> Look:
+    def look(self, found: Mapping[str, Observation], *, apply: bool | int = True) -> Look:
+        """A look, and its changes: all, none, or so many, and nobody says what became of the others."""
         self.state, told = look(
             self.state, self.places, found, self.wanted, KNOWN, self.terms, self.now, self.policy
         )  # fmt: skip
         self.now += INTERVAL
-        for change in told.changes if apply else ():
+        if apply is True and told.changes:
+            self.state = told.made(self.now)
+        for change in told.changes[: None if apply is True else apply]:
             (server,) = [each for each in self.places if each.server == change.server]
             assert server.thread_percentage == change.before
             assert server.gpu == change.gpu
@@ -337,6 +340,58 @@ def test_changes_that_others_make_are_seen() -> None:
     assert told[0] == told[1] != ()
 
 
+def test_the_rest_begins_when_the_last_change_was_made() -> None:
+    following = watched(place("bert", 0, 25), place("mobilenet", 0, 20))
+    rates = following.rates()
+    following.now = 1000.0
+    assert following.look(seen(bert=rates["bert"] * 1.2)).changes
+    # The changes took as long as all of an interval.
+    assert following.look(seen(bert=rates["bert"] * 2)).decision.resting_s == POLICY.rest_s
+
+
+def test_what_was_not_changed_was_not_tried() -> None:
+    dry = watched(place("bert", 0, 25), place("mobilenet", 0, 20))
+    rates = dry.rates()
+    late = seen(bert=(rates["bert"] * 0.9, 61.0), mobilenet=rates["mobilenet"] * 0.9)
+    looks = [dry.look(late, apply=False) for _ in range(20)]
+    assert {look.changes for look in looks} == {looks[0].changes} != {()}
+    assert [look.decision.notes for look in looks] == [()] * 20
+    assert (dry.state.margins, dry.state.changed) == ({}, float("-inf"))
+    # Once it is changed, and does not help, that is said.
+    notes = [note for _ in range(20) for note in dry.look(late).decision.notes]
+    assert "has not helped" in notes[0]
+
+
+def test_changes_that_are_made_in_part_are_completed_at_the_next_look() -> None:
+    rest = place("other", 0, 75, server="rest", asked=75)
+    following = watched(place("mobilenet", 0, 20), rest)
+    asked = seen(mobilenet=(following.rates()["mobilenet"] * 1.5, 13.0))
+    first = following.look(asked, apply=1)
+    assert [change.server for change in first.changes] == ["rest", "mobilenet"]
+    (second,) = following.look(asked).changes
+    assert second == first.changes[1]
+    # It counts as one change.
+    assert following.state.margins == {}
+
+
+def test_what_cannot_be_followed_is_said_now_and_then_and_holds_up_nothing() -> None:
+    following = watched(place("bert", 0, 60), place("mobilenet", 1, 20))
+    before = following.rates()
+    much = seen(bert=before["bert"] * 2)
+    first = following.look(much)
+    assert (first.changes, first.left, "cannot follow bert" in first.beyond) == ((), ("bert",), True)
+    # Nothing was changed, so nothing has to rest.
+    second = following.look({**much, **seen(mobilenet=before["mobilenet"] * 1.2)})
+    assert [change.server for change in second.changes] == ["mobilenet"]
+    assert (second.left, second.beyond) == (("bert",), "")
+    following = watched(place("bert", 0, 60), place("mobilenet", 1, 20))
+    said = [bool(following.look(much).beyond) for _ in range(7)]
+    assert said == [True, False, False, True, False, False, True]
+    # Of other models it is said at once.
+    both = following.look({**much, **seen(mobilenet=before["mobilenet"] * 10)})
+    assert (both.left, both.beyond != "") == (("bert", "mobilenet"), True)
+
+
 def test_a_gpu_whose_rates_stay_is_left_alone() -> None:
     # 33 % is no multiple of a step; only what shares a GPU with a change is rounded.
     following = watched(place("bert", 0, 33), place("mobilenet", 1, 20))
@@ -364,6 +419,26 @@ def test_servers_are_those_of_the_plan_by_name_and_gpu() -> None:
     # On the CPU it is what it would be.
     (there,) = placed([place("bert", None, None)], [Server("bert", 0, ("bert",), (2,), 35)], ["bert"])
     assert (there.gpu, there.thread_percentage) == (2, 35)
+
+
+@pytest.mark.parametrize("gpu", [0, 1])
+@pytest.mark.parametrize("wanted", [["mobilenet"], ["bert", "mobilenet"]])
+def test_a_model_that_an_ensemble_brings_along_is_no_replica(gpu: int, wanted: list[str]) -> None:
+    # ``bert`` is an ensemble that runs ``mobilenet``, with an objective of its own or without.
+    entries = [Server("small", 0, ("mobilenet",), (0,), 40), Server("other", 1, ("bert",), (gpu,), 50)]
+    running = [
+        place("mobilenet", 0, 40, server="small"),
+        place("bert", gpu, 50, server="other", models=("bert", "mobilenet")),
+    ]
+    places = placed(running, entries, wanted)
+    assert [each.models for each in places] == [("mobilenet",), ("bert",)]
+    shares = fleet(places, workloads(dict.fromkeys(wanted, 1.0), BATCHES), KNOWN)
+    found = {choice.workload.model: (choice.replicas, each.server) for share in shares
+             for choice, each in zip(share.choices, share.places, strict=True)}  # fmt: skip
+    assert (
+        found == {"mobilenet": (1, "small"), "bert": (1, "other")} if "bert" in wanted else {"mobilenet": (1, "small")}
+    )
+    assert [each.server for each in shares[0].others] == (["other"] if wanted == ["mobilenet"] and gpu == 0 else [])
 
 
 @pytest.mark.parametrize(
@@ -427,19 +502,29 @@ def counted(requests: int, items: int, failed: int = 0, cached: int = 0) -> dict
 def test_rates_are_differences_in_items_of_each_server() -> None:
     before = {"a": counted(1000, 8000), "b": counted(500, 4000)}
     after = {"a": counted(1500, 12_000), "b": counted(600, 4800)}
-    assert observed(before, after, 10.0, ["bert", "none"], {"bert": 7.0}) == {"bert": Observation(480.0, 7.0)}
+    both = {"a": ["bert", "none"], "b": ["bert"]}
+    assert observed(before, after, 10.0, both, {"bert": 7.0}) == {"bert": Observation(480.0, 7.0)}
     # Who missed a look is not taken to have done everything since its start meanwhile.
-    assert observed({"a": before["a"]}, after, 10.0, ["bert"], {}) == {"bert": Observation(400.0)}
+    assert observed({"a": before["a"]}, after, 10.0, both, {}) == {"bert": Observation(400.0)}
     # Who was started anew counts what it did since.
-    assert observed(before, {"a": counted(20, 160), "b": after["b"]}, 10.0, ["bert"], {})["bert"].rate == 96.0
-    assert observed(before, {}, 10.0, ["bert"], {}) == {}
+    assert observed(before, {"a": counted(20, 160), "b": after["b"]}, 10.0, both, {})["bert"].rate == 96.0
+    assert observed(before, {}, 10.0, both, {}) == {}
+    assert observed(before, after, 0.0, both, {}) == {}
+
+
+def test_what_an_ensemble_asks_of_its_members_is_its_own() -> None:
+    before, after = {"a": counted(0, 0), "b": counted(0, 0)}, {"a": counted(100, 100), "b": counted(700, 700)}
+    # Only ``a`` has the model; ``b`` has an ensemble that runs it.
+    assert observed(before, after, 10.0, {"a": ["bert"], "b": ["other"]}, {}) == {"bert": Observation(10.0)}
+    with telling(summary("bert", "2000")) as own, telling(summary("bert", "9000")) as ensemble:
+        assert latencies_p99_ms({own: ["bert"], ensemble: ["other"]}) == {"bert": 2.0}
 
 
 def test_requests_that_fail_were_asked_for_and_cached_ones_cost_nothing() -> None:
-    before = {"a": counted(0, 0)}
-    assert observed(before, {"a": counted(100, 800, failed=50)}, 10.0, ["bert"], {})["bert"].rate == 120.0
-    assert observed(before, {"a": counted(0, 0, failed=50)}, 10.0, ["bert"], {})["bert"].rate == 5.0
-    assert observed(before, {"a": counted(100, 400, cached=50, failed=10)}, 10.0, ["bert"], {})["bert"].rate == 48.0
+    before, one = {"a": counted(0, 0)}, {"a": ["bert"]}
+    assert observed(before, {"a": counted(100, 800, failed=50)}, 10.0, one, {})["bert"].rate == 120.0
+    assert observed(before, {"a": counted(0, 0, failed=50)}, 10.0, one, {})["bert"].rate == 5.0
+    assert observed(before, {"a": counted(100, 400, cached=50, failed=10)}, 10.0, one, {})["bert"].rate == 48.0
 
 
 def summary(model: str, value: str, version: int = 1) -> str:
@@ -453,8 +538,8 @@ def test_the_p99_is_read_off_tritons_summaries() -> None:
         'nv_inference_request_summary_us{model="bert",version="1",quantile="0.5"} 812\n'
         + summary("bert", "2514") + summary("bert", "1200", 2) + summary("idle", "Nan")
     )  # fmt: skip
-    assert slowest([text]) == {"bert": 2.514}
-    assert slowest([]) == {}
+    assert told(text) == {"bert": 2.514}
+    assert told("") == {}
 
 
 @contextmanager
@@ -482,8 +567,9 @@ def telling(text: str) -> Iterator[str]:
 
 def test_the_p99_is_that_of_the_slowest_server() -> None:
     with telling(summary("bert", "9000")) as slow, telling(summary("bert", "2000") + summary("x", "5")) as fast:
-        assert latencies_p99_ms([slow, "127.0.0.1:1", fast]) == {"bert": 9.0, "x": 0.005}
-        assert latencies_p99_ms([fast, slow])["bert"] == 9.0
+        both = ["bert", "x"]
+        assert latencies_p99_ms({slow: both, "127.0.0.1:1": both, fast: both}) == {"bert": 9.0, "x": 0.005}
+        assert latencies_p99_ms({fast: both, slow: both})["bert"] == 9.0
 
 
 @dataclass

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from typer.testing import CliRunner, Result
 from tritonkit import serve
 from tritonkit.cli.app import app
 from tritonkit.provision.profiles import Key, Row, write
-from tritonkit.serve import gpus
+from tritonkit.serve import control, gpus
 from tritonkit.serve.changing import replanner
 from tritonkit.serve.sharing import daemons
 from tritonkit.spec.servers import Server
@@ -190,7 +190,44 @@ def test_replicas_lose_nothing_and_what_has_no_slo_gives_way(
         f"changing small on GPU 0: 10 % -> {first:g} %",
         f"changing small on GPU 1: 10 % -> {second:g} %",
     ]
-    assert re.search(r"small [0-9.]+/s: resting for [0-9]+ s more$", lines[-1])
+    rests = re.search(r"small [0-9.]+/s: resting for ([0-9]+) s more$", lines[-1])
+    # Since the last of three changes, each of which took seconds; looks are two seconds apart.
+    assert rests is not None
+    assert int(rests[1]) >= 55
+
+
+def test_what_somebody_else_restarts_meanwhile_is_waited_for(
+    gpu_machine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = {"large": ("large", 30), "small": ("small", 10), "rest": ("free", 60)}
+    servers = [Server(name, number, (model,), (0,), at) for number, (name, (model, at)) in enumerate(names.items())]
+    others: list[Iterator[control.Answer]] = []
+
+    def interrupted(path: Path, request: Mapping[str, object]) -> Iterator[control.Answer]:
+        """Before the second of two changes somebody restarts another server."""
+        if request["server"] == "small" and not others:
+            others.append(ask_supervisor(path, {"command": "restart", "server": "large"}))
+            next(others[0])
+        return ask_supervisor(path, request)
+
+    ask_supervisor = control.ask
+    with up(project(tmp_path, servers, "free")) as deployment, load(deployment, "small", 2 * RATE) as ends:
+        before = state(tmp_path)
+        monkeypatch.setattr(control, "ask", interrupted)
+        done = followed("--looks", "8")
+        assert done.exit_code == 0, done.output
+        assert [step["step"] for step in others[0]][-1] == "the process before has ended"
+        after = state(tmp_path)
+    assert not ends["lost"]
+    words = " ".join(done.output.split())
+    assert re.search("not changed yet: small on GPU 0: 10 % -> [0-9]+ %: another restart is under way", words)
+    # The change before it was made once, and it was looked for again until it was made.
+    assert words.count("changing rest on GPU 0: 60 % -> ") == 1
+    tried = re.findall("changing small on GPU 0: 10 % -> ([0-9]+) %", words)
+    assert len(tried) >= 2
+    assert [after[name].thread_percentage for name in names] == [30, float(tried[-1]), 70 - float(tried[-1])]
+    assert after["large"].pid != before["large"].pid
 
 
 def test_following_ends_when_what_it_follows_does(

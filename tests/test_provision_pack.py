@@ -27,7 +27,7 @@ from tritonkit.provision.choices import (
 from tritonkit.provision.curves import Curve, Extent, Fitted
 from tritonkit.provision.explanation import document, fewest, why
 from tritonkit.provision.packing import Packing, greedy, menu, pack
-from tritonkit.provision.placement import faults, item, settle
+from tritonkit.provision.placement import faults, item, items, settle
 from tritonkit.provision.prediction import Behaviour, Neighbour, behaviours, neighbours_of, predict
 from tritonkit.provision.queueing import longest_ms, wait_ms
 
@@ -179,6 +179,35 @@ def test_a_rate_beyond_one_gpu_has_replicas() -> None:
     assert {seat.choice.replicas for _, seat in plan.seats} == {3}
     assert len({seat.choice.batch_size for _, seat in plan.seats}) == 1
     assert sum(seat.choice.rate for _, seat in plan.seats) == pytest.approx(9000)
+
+
+@pytest.mark.parametrize("workload", [Workload("resnet50", 30, 9000), Workload("bert", 60, 2400)])
+def test_replicas_may_have_each_batch_at_all_of_its_percentages(workload: Workload) -> None:
+    behaviour = KNOWN[workload.model]
+    count = fewest_replicas(behaviour, workload, Terms())
+    assert count is not None
+    assert count > 1
+    offered = [each.choices for each in items(behaviour, workload, count + 1, Terms())]
+    better_somewhere = {choice.batch_size for choice in choices(behaviour, workload, count + 1, None)}
+    assert {found[0].batch_size for found in offered} >= better_somewhere
+    assert len(offered) > 1
+    for size in batches(behaviour, workload):
+        alone = choices(behaviour, workload, count + 1, None, only_batch=size)
+        if any(found[0].batch_size == size for found in offered):
+            assert alone in offered
+            continue
+        # Left out: some other batch does at every percentage.
+        assert any(
+            all(
+                any(
+                    (other.thread_percentage, other.slope_ms <= one.slope_ms, other.slack_ms >= one.slack_ms)
+                    == (one.thread_percentage, True, True)
+                    for other in found
+                )
+                for one in alone
+            )
+            for found in offered
+        )
 
 
 def test_memory_and_clients_are_limits() -> None:

@@ -421,6 +421,8 @@ def test_the_running_plan_is_watched_and_what_would_change_is_said(tmp_path: Pat
         assert any(reason.startswith("resnet50: 0/s for ") for reason in looks[1]["reasons"])
         assert any(change.startswith("resnet50 on GPU 0: ") for change in looks[1]["changes"])
         assert not looks[1]["applied"]
+        wet = tritonkit(folder, "autoscale", "spec.yaml", "plan.yaml", "--looks", "1", "--interval", "0.1")
+        assert (wet.returncode, "there are no percentages to change" in wet.stderr) == (2, True)
         refused = tritonkit(folder, "autoscale", "spec.yaml", "--looks", "1", "--interval", "0.1")
         assert (refused.returncode, "the spec has no server with a GPU for bert" in refused.stderr) == (2, True)
     finally:

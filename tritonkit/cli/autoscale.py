@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +12,7 @@ import typer
 from tritonkit.cli.build import Assignments
 from tritonkit.cli.console import messages, print_json_line
 from tritonkit.cli.provision import DEFAULT_PROFILE, GpuMemory, ProfileFile, Share, inputs
-from tritonkit.errors import LaunchFailed, TritonkitError
+from tritonkit.errors import LaunchFailed, TritonkitError, UsageError
 
 if TYPE_CHECKING:
     from tritonkit.client.endpoint import Addresses
@@ -61,8 +61,11 @@ def autoscale(
 
     loaded, wanted, known, terms = inputs(files, assignments or [], profile, None, gpu_memory, share)
     watched = _Watched(servers_of(loaded), [each.model for each in wanted])
-    fleet(watched.places(), wanted, known)
-    if not latencies_p99_ms(watched.metrics()):
+    places = watched.places()
+    fleet(places, wanted, known)
+    if not dry_run:
+        watched.check_gpus()
+    if not latencies_p99_ms(watched.telling("metrics", places)):
         messages().print(f"note: Triton tells no p99 here; serve with: tritonkit up {SUMMARIES}", markup=False)
     policy, state = Policy(headroom=headroom, patience_s=patience, rest_s=rest), State()
     before, began = snapshots(watched.addresses()), time.monotonic()
@@ -72,13 +75,14 @@ def autoscale(
         number += 1
         places = watched.places()
         after, now = snapshots(watched.addresses()), time.monotonic()
-        seen = observed(before, after, now - began, watched.models, latencies_p99_ms(watched.metrics()))
+        p99_ms = latencies_p99_ms(watched.telling("metrics", places))
+        seen = observed(before, after, now - began, watched.telling("http", places), p99_ms)
         before, began = after, now
         state, found = look(state, places, seen, wanted, known, terms, now, policy)
         _say(found, applied=not dry_run, as_json=as_json)
         if found.changes and not dry_run:
-            for change in found.changes:
-                watched.apply(change)
+            if watched.apply(found.changes):
+                state = found.made(time.monotonic())
             # Other processes count from zero, at other addresses.
             watched.places()
             before, began = snapshots(watched.addresses()), time.monotonic()
@@ -87,10 +91,10 @@ def autoscale(
 class _Watched:
     """The deployment of this folder, as it is each time that it is looked at."""
 
-    def __init__(self, entries: Sequence[Server], models: Sequence[str]) -> None:
+    def __init__(self, entries: Sequence[Server], models: Collection[str]) -> None:
         from tritonkit.serve import running
 
-        self.models = models
+        self._models = frozenset(models)
         self._entries = entries
         self._deployment = running(Path.cwd())
 
@@ -111,7 +115,7 @@ class _Watched:
         if now.id != self._deployment.id or now.state == "stopping":
             raise LaunchFailed("the deployment has ended", hint="See what runs with: tritonkit status")
         self._deployment = now
-        return placed([self._place(server) for server in self._servers()], self._entries, self.models)
+        return placed([self._place(server) for server in self._servers()], self._entries, sorted(self._models))
 
     def addresses(self) -> Addresses:
         """Where its servers answer."""
@@ -120,23 +124,46 @@ class _Watched:
         servers = tuple(server.http for server in self._servers())
         return Addresses(self._deployment.http, self._deployment.grpc, servers=servers)
 
-    def metrics(self) -> list[str]:
-        """Where they answer for their metrics."""
-        return [server.addresses["metrics"] for server in self._servers() if "metrics" in server.addresses]
+    def telling(self, service: str, places: Sequence[Place]) -> dict[str, Collection[str]]:
+        """Where they answer for ``http`` or ``metrics``, each with the models that it is asked about."""
+        models: dict[str, Collection[str]] = {place.server: set(place.models) & self._models for place in places}
+        return {
+            server.addresses[service]: models[server.name]
+            for server in self._servers()
+            if service in server.addresses and server.name in models
+        }
 
-    def apply(self, change: Change) -> None:
-        """Make a change, and see how long it takes.
+    def check_gpus(self) -> None:
+        """See that there are percentages to be changed.
 
         Raises:
-            UsageError: the server is not there any more, or runs on the CPU.
-            LaunchFailed: it did not come up again, and runs as before.
+            UsageError: there are none on the CPU.
+        """
+        if any(server.gpu is None for server in self._servers()):
+            raise UsageError(
+                "the servers run on the CPU, and there are no percentages to change",
+                hint="See what would be changed on GPUs with: --dry-run",
+            )
+
+    def apply(self, changes: Sequence[Change]) -> bool:
+        """Make changes one by one; whether all are made. After one that is refused the rest no longer fits.
+
+        Raises:
+            LaunchFailed: a server did not come up again, and runs as before.
         """
         from tritonkit.serve import control
 
-        request = {"command": "set", "server": change.server, "percentage": change.after}
-        for step in control.ask(self._deployment.control, request):
-            if "reason" in step:
-                messages().print(f"note: {step['server']}: {step['step']}: {step['reason']}", markup=False)
+        for change in changes:
+            request = {"command": "set", "server": change.server, "percentage": change.after}
+            try:
+                for step in control.ask(self._deployment.control, request):
+                    if "reason" in step:
+                        messages().print(f"note: {step['server']}: {step['step']}: {step['reason']}", markup=False)
+            except UsageError as error:
+                # Somebody else changes servers: the next look sees what came of it.
+                messages().print(f"note: not changed yet: {change}: {error.args[0]}", markup=False)
+                return False
+        return True
 
     def _servers(self) -> list[ServerState]:
         return [server for server in self._deployment.servers if server.kind == "server"]
@@ -158,6 +185,7 @@ def _say(found: Look, *, applied: bool, as_json: bool) -> None:
                 "notes": decision.notes,
                 "resting_s": decision.resting_s,
                 "changes": [str(change) for change in found.changes],
+                "left": found.left,
                 "beyond": found.beyond,
                 "applied": bool(found.changes) and applied,
             }
@@ -176,5 +204,7 @@ def _say(found: Look, *, applied: bool, as_json: bool) -> None:
         typer.echo(f"  {'changing' if applied else 'would change'} {change}")
     if found.beyond:
         typer.echo(f"  ! {found.beyond}")
+    elif found.left:
+        typer.echo(f"  as before, percentages alone cannot follow {', '.join(found.left)}")
     elif decision.reasons and not found.changes:
         typer.echo("  the percentages hold these rates, too")

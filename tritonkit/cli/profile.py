@@ -84,12 +84,13 @@ def profile(
     from tritonkit.bench.preparation import Wish
     from tritonkit.provision import campaign
     from tritonkit.provision.selection import select
+    from tritonkit.serve.gpus import NONE
     from tritonkit.spec.loading import load
 
     chosen = files or [Path("spec.yaml")]
     loaded = load(chosen, assignments or [], os.environ)
     loaded.faults.raise_if_any()
-    on_cpu = gpu.lower() == "none"
+    on_cpu = gpu.lower() == NONE
     at = numbers("--percentages", percentages) if percentages else [100.0] if on_cpu else list(campaign.PERCENTAGES)
     if any(value > 100 for value in at):
         raise UsageError("--percentages: expected at most 100")
@@ -201,7 +202,7 @@ def _device(word: str) -> Gpu:
     from tritonkit.serve import gpus
     from tritonkit.spec.sizes import MIB
 
-    if word.lower() == "none":
+    if word.lower() == gpus.NONE:
         return CPU
     found, message = gpus.resolve(word, gpus.present())
     if found is None:

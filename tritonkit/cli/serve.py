@@ -179,8 +179,10 @@ def _up_detached(plan: Plan, replan: Callable[[Change], Plan]) -> None:
 
 def gpu_words(gpus: str) -> tuple[str, ...]:
     """The words of ``--gpus``."""
+    from tritonkit.serve.gpus import ALL, NONE
+
     words = tuple(word.strip() for word in gpus.split(","))
-    if not all(words) or (len(words) > 1 and {"all", "none"} & set(words)):
+    if not all(words) or (len(words) > 1 and {ALL, NONE} & set(words)):
         raise typer.BadParameter(
             "expected indices or UUIDs with commas between them, or all, or none", param_hint="--gpus"
         )

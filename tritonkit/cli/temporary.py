@@ -9,6 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from tritonkit.serve.gpus import NONE
+
 if TYPE_CHECKING:
     from tritonkit.serve import Deployment
     from tritonkit.spec.loading import LoadedSpec
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 _ANY_PORTS = {"http": 0, "grpc": 0, "metrics": 0}
 # What keeps servers on the CPU, whatever their entries say of GPUs.
-ON_CPU = ("none",)
+ON_CPU = (NONE,)
 
 
 @contextmanager

@@ -148,7 +148,7 @@ def run(
                     rows = profiles.add(file, row)
                     told(left.pop(0), row)
         except (BenchmarkFailed, LaunchFailed, RequestFailed, SpecError) as error:
-            # The servers may be beyond use: what else they were to measure, larger batches, is not tried.
+            # The servers may be beyond use: what else they were to measure is not tried.
             for key in left:
                 failed[key] = error
                 told(key, error)

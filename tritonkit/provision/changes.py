@@ -53,9 +53,10 @@ def follow(current: Fleet, workloads: Sequence[Workload], terms: Terms) -> tuple
 
 
 def differences(current: Fleet, following: Sequence[Sequence[Choice]]) -> tuple[Change, ...]:
-    """What leads from what runs to other percentages, in an order in which no GPU is ever given out more than once.
+    """What leads from what runs to other percentages: what shrinks goes first, so that none of them sum up to more.
 
-    Where the percentages of a GPU change, its servers without a planned model give way as far as they must, and get
+    They do for the time in which one process takes over from another, as each has its percentage then. Where the
+    percentages of a GPU change, its servers without a planned model give way as far as they must, and get
     back what there is of that which they were given.
 
     Args:

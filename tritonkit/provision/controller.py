@@ -19,7 +19,8 @@ class Policy:
         spare: while what was planned for a model is more than this many times what a new plan would be for, it has
             too much.
         patience_s: how long it must have had too much, before a plan takes it away.
-        rest_s: after a change, the time until the next one; measurements from before say nothing of it.
+        rest_s: after a change, the time until the next one; measurements from before say nothing of it. Nor is it said
+            more often that percentages alone cannot follow the same models.
         tighter: while its p99 is over its SLO within the rate that was planned for, a model is planned for so many
             times more.
         tightest: and for at most so many times more in all: what does not help by then is no want of a GPU.
@@ -55,11 +56,13 @@ class State:
         planned: for each model the rate that its percentages are for.
         estimate: for each model the smoothed rate.
         idle_since: since when each model has too much; missing where it has not.
-        changed: when the plan was last changed.
+        changed: when percentages were last changed.
         margins: how many times more a model is planned for than the policy says, as its p99 was over its SLO; missing
             where that never was.
         within_since: since when the p99 of each of these models is within its SLO.
         percentages: for each server the percentage that ``planned`` is about.
+        beyond: the models of which it was last said that percentages alone cannot follow them.
+        beyond_said: when that was.
     """
 
     planned: Mapping[str, float] = field(default_factory=dict)
@@ -69,6 +72,8 @@ class State:
     margins: Mapping[str, float] = field(default_factory=dict)
     within_since: Mapping[str, float] = field(default_factory=dict)
     percentages: Mapping[str, float] = field(default_factory=dict)
+    beyond: tuple[str, ...] = ()
+    beyond_said: float = float("-inf")
 
 
 @dataclass(frozen=True)
@@ -157,8 +162,8 @@ def needs(state: State, policy: Policy) -> dict[str, float]:
     }
 
 
-def applied(state: State, decision: Decision, models: Collection[str], now: float) -> State:
-    """The state once a plan runs that follows the decision for these of its models."""
+def applied(state: State, decision: Decision, models: Collection[str]) -> State:
+    """The state once percentages run that follow the decision for these of its models."""
     taken = {model: rate for model, rate in decision.rates.items() if model in models}
     grown = {model: margin for model, margin in decision.margins.items() if model in models}
     return replace(
@@ -166,7 +171,6 @@ def applied(state: State, decision: Decision, models: Collection[str], now: floa
         planned={**state.planned, **taken},
         margins={**state.margins, **grown},
         idle_since={model: since for model, since in state.idle_since.items() if model not in taken},
-        changed=now,
     )
 
 

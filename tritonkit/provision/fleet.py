@@ -26,7 +26,7 @@ class Place:
         server: its name.
         gpu: the index of its GPU; None on the CPU.
         thread_percentage: what it has of it; None is no limit.
-        models: all that it serves.
+        models: those that its requests name; the members of its ensembles are loaded beside them.
         uuid: its GPU's UUID.
         asked: the percentage that the spec or the plan gives it.
     """
@@ -62,7 +62,9 @@ Fleet = tuple[Share, ...]
 def placed(servers: Sequence[Place], entries: Sequence[Server], planned: Sequence[str]) -> tuple[Place, ...]:
     """The servers that run, held against those of the spec and its plan; each with what it is given there.
 
-    On the CPU a server has the GPUs and percentages that it would have: what would be done can be tried there.
+    Of the models that a server has loaded, it has those that the spec gives it: the gateway sends requests for others
+    elsewhere, and what an ensemble asks of its members is part of the ensemble's rate. On the CPU a server has the
+    GPUs and percentages that it would have: what would be done can be tried there.
 
     Args:
         servers: all that run.
@@ -76,13 +78,14 @@ def placed(servers: Sequence[Place], entries: Sequence[Server], planned: Sequenc
     if missing := sorted(set(planned) - served):
         raise UsageError(f"the spec has no server with a GPU for {', '.join(missing)}", hint=_HINT)
     found: list[Place] = []
-    for place in servers:
-        entry = _entry(place.server, entries)
+    for server in servers:
+        entry = _entry(server.server, entries)
         if entry is None:
-            raise UsageError(f"{place.server} runs here, and neither spec nor plan has such a server", hint=_HINT)
-        if not set(entry.models or ()) <= set(place.models):
-            models = f"{', '.join(place.models)} here, and {', '.join(entry.models or ())} in the plan"
-            raise UsageError(f"{place.server} serves {models}", hint=_HINT)
+            raise UsageError(f"{server.server} runs here, and neither spec nor plan has such a server", hint=_HINT)
+        if not set(entry.models or ()) <= set(server.models):
+            models = f"{', '.join(server.models)} here, and {', '.join(entry.models or ())} in the plan"
+            raise UsageError(f"{server.server} serves {models}", hint=_HINT)
+        place = replace(server, models=entry.models or server.models)
         if place.gpu is None:
             words = entry.gpus or ()
             found += [replace(place, gpu=word, thread_percentage=entry.thread_percentage) for word in words]

@@ -22,13 +22,21 @@ class Look:
         seen: what each model did.
         decision: what it asks for.
         changes: what follows it, in the order in which it is to be done.
-        beyond: which models percentages alone cannot follow, and what would; empty where there are none.
+        left: the models that percentages alone cannot follow.
+        beyond: what would follow them; empty where there are none, or where it was said of them lately.
+        after: the state once every change is made, but for the time of the last one.
     """
 
     seen: Mapping[str, Observation]
     decision: Decision
+    after: State
     changes: tuple[Change, ...] = ()
+    left: tuple[str, ...] = ()
     beyond: str = ""
+
+    def made(self, now: float) -> State:
+        """The state now that every change has been made."""
+        return replace(self.after, changed=now)
 
 
 def look(
@@ -41,10 +49,11 @@ def look(
     now: float,
     policy: Policy,
 ) -> tuple[State, Look]:
-    """Decide on what was seen since the last look; the state is that with the changes made.
+    """Decide on what was seen since the last look; the state is that with no change made.
 
-    Whoever makes them not, or others, may go on with it: what runs is told by ``places``, and where that is not what
-    the state is about, each model is taken to be planned for what its percentages hold.
+    Whoever makes all changes goes on with ``Look.made``; whoever makes none of them, or not all, with the state that
+    is returned: what runs is told by ``places``, and where that is not what the state is about, each model is taken to
+    be planned for what its percentages hold.
 
     Args:
         state: as the last look left it; ``State()`` at first.
@@ -65,7 +74,7 @@ def look(
         state = replace(state, planned=held(current, terms), percentages=percentages, idle_since={})
     state, decision = step(state, seen, {each.model: each.slo_ms for each in workloads}, now, policy)
     if not decision.rates:
-        return state, Look(seen, decision)
+        return state, Look(seen, decision, state)
     wanted = needs(state, policy)
     # A neighbour keeps what it needs, which may be less than all that it holds: else each growth would be everybody's.
     rates = {
@@ -79,13 +88,17 @@ def look(
         tuple(replace(share, choices=tuple(has)) for share, has in zip(current, following, strict=True)), terms
     )
     planned = {model: min(rate, holding[model]) for model, rate in state.planned.items()}
-    state = applied(replace(state, planned=planned), decision, models, now)
-    after = {change.server: float(change.after) for change in changes if change.server in percentages}
-    state = replace(state, percentages={**percentages, **after})
-    left = sorted(set(decision.rates) - set(models))
-    rates = {**state.planned, **wanted, **decision.rates}
-    asked = [replace(each, rate=rates[each.model]) for each in workloads]
-    return state, Look(seen, decision, changes, _beyond(left, asked, behaviours, terms) if left else "")
+    left = tuple(sorted(set(decision.rates) - set(models)))
+    beyond = ""
+    if left and (left != state.beyond or now - state.beyond_said >= policy.rest_s):
+        rates = {**state.planned, **wanted, **decision.rates}
+        beyond = _beyond(left, [replace(each, rate=rates[each.model]) for each in workloads], behaviours, terms)
+        state = replace(state, beyond_said=now)
+    state = replace(state, beyond=left)
+    given = {change.server: float(change.after) for change in changes if change.server in percentages}
+    after = applied(replace(state, planned=planned, percentages={**percentages, **given}), decision, models)
+    # Where nothing is to be changed, what runs holds the new rates already.
+    return state if changes else after, Look(seen, decision, after, changes, left, beyond)
 
 
 def _most(

@@ -18,11 +18,12 @@ from tritonkit.provision.placement import Item, Seat, faults, item, items, seats
 from tritonkit.provision.prediction import Behaviour
 
 # Units of the solver's own clock, for all of its questions together; about a second each.
-EFFORT = 2.0
+EFFORT = 2.5
 # A replica that takes so much of a GPU may fit better as two smaller ones, also where these take more in sum.
 LARGE = 40
-# While there are no more than so many choices for all GPUs together, all numbers of replicas and all batches are tried.
-EVERY = 12_000
+# While there are no more than so many choices for all GPUs together, all numbers of replicas and all batches that are
+# offered are tried.
+EVERY = 13_500
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Packing:
     Attributes:
         gpus: the seats on each GPU.
         lower_bound: a number of GPUs that no plan is below whose replicas have equal parts of a rate and whose
-            percentages are those that are offered.
+            percentages and batches are those that are offered.
         lower_bound_tried: likewise, of plans with the numbers of replicas and their batches that were tried.
     """
 
@@ -42,7 +43,7 @@ class Packing:
 
     @property
     def proven(self) -> bool:
-        """Whether no plan has fewer GPUs."""
+        """Whether no such plan has fewer GPUs."""
         return len(self.gpus) == self.lower_bound
 
     @property

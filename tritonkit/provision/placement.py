@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tritonkit.provision.choices import MOST_LOAD, WHOLE, Choice, Terms, Workload, choices
+from tritonkit.provision.choices import MOST_LOAD, WHOLE, Choice, Terms, Workload, batches, choices
 from tritonkit.provision.prediction import Behaviour, Prediction, neighbours_of, predict
 
 # What arithmetic may be off by, in ms and in requests a second.
@@ -52,23 +52,42 @@ class Seat:
 
 
 def item(behaviour: Behaviour, workload: Workload, replicas: int, terms: Terms) -> Item:
-    """One of so many replicas of a model, with the batch that bears most at the smallest percentage."""
-    return items(behaviour, workload, replicas, terms)[0]
-
-
-def items(behaviour: Behaviour, workload: Workload, replicas: int, terms: Terms) -> tuple[Item, ...]:
-    """Likewise, one for each batch that they could have, the one that bears most at the smallest percentage first.
+    """One of so many replicas of a model, with the batch that bears most at the smallest percentage.
 
     A model has one configuration, and so all of its replicas have one batch; a single one has no need to choose.
     """
     found = choices(behaviour, workload, replicas, terms.execution_share)
     if replicas == 1 or not found:
-        return (Item(workload.model, replicas, found),)
+        return Item(workload.model, replicas, found)
     smallest = found[0].thread_percentage
-    first = max((each.slack_ms, each.batch_size) for each in found if each.thread_percentage == smallest)[1]
-    sizes = sorted({each.batch_size for each in found}, key=lambda size: (size != first, size))
-    return tuple(
-        Item(workload.model, replicas, tuple(each for each in found if each.batch_size == size)) for size in sizes
+    size = max((each.slack_ms, each.batch_size) for each in found if each.thread_percentage == smallest)[1]
+    return Item(workload.model, replicas, tuple(each for each in found if each.batch_size == size))
+
+
+def items(behaviour: Behaviour, workload: Workload, replicas: int, terms: Terms) -> tuple[Item, ...]:
+    """Likewise, one for each batch that they could have, but for those that another one is better than everywhere.
+
+    Each has all percentages of its batch: where another batch is better at one of them, replicas cannot take that one
+    there and this one elsewhere.
+    """
+    if replicas == 1:
+        return (item(behaviour, workload, replicas, terms),)
+    kept: list[tuple[Choice, ...]] = []
+    for size in batches(behaviour, workload):
+        found = choices(behaviour, workload, replicas, terms.execution_share, only_batch=size)
+        if not any(_replaces(other, found) for other in kept):
+            kept = [other for other in kept if not _replaces(found, other)] + [found]
+    return tuple(Item(workload.model, replicas, found) for found in kept)
+
+
+def _replaces(one: Sequence[Choice], other: Sequence[Choice]) -> bool:
+    """Whether a batch bears at each percentage of another one at least what that does, in any company."""
+    at = {choice.thread_percentage: choice for choice in one}
+    return all(
+        choice.thread_percentage in at
+        and at[choice.thread_percentage].slack_ms >= choice.slack_ms
+        and at[choice.thread_percentage].slope_ms <= choice.slope_ms
+        for choice in other
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tritonkit.client.ports import DEFAULT_PORTS
 from tritonkit.errors import UsageError
+from tritonkit.serve.gpus import NONE
 from tritonkit.serve.ports import join
 from tritonkit.serve.processes import Plan, Policy, ProcessSpec, ServerCheck, environment, shown
 from tritonkit.serve.seats import Machine, Mps, Seat
@@ -101,7 +102,7 @@ class Request:
     @property
     def on_cpu(self) -> bool:
         """Whether the CPU was asked for."""
-        return self.gpus == ("none",)
+        return self.gpus == (NONE,)
 
 
 @dataclass(frozen=True)
