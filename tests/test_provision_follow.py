@@ -458,8 +458,8 @@ def test_a_plan_that_is_not_the_one_that_runs_is_refused(
     places: Sequence[Place], entries: Sequence[Server], words: str | None
 ) -> None:
     if words is None:
-        # By its name it is one of the other entry's, which is on other GPUs and has another model.
-        words = "bert-rest serves other here, and bert in the plan"
+        # Its name begins as that of a replica, and is none's.
+        words = "bert-rest runs here, and neither spec nor plan has such a server"
     with pytest.raises(UsageError, match=words):
         placed(places, entries, ["bert"])
 

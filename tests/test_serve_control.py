@@ -31,11 +31,11 @@ from tritonkit import serve
 from tritonkit.errors import CommandFailed, LaunchFailed, TritonkitError, UsageError
 from tritonkit.serve import Deployment, condition, control
 from tritonkit.serve.control import ControlServer, ask
-from tritonkit.serve.processes import Change, Plan, is_of
+from tritonkit.serve.processes import Change, Plan, shown
 from tritonkit.serve.restarts import Restarts
 from tritonkit.serve.state import Claim
 from tritonkit.serve.supervisor import Supervisor
-from tritonkit.spec.servers import Server
+from tritonkit.spec.servers import Server, is_of
 
 # What is not read to its end is cut.
 CUT = "connection reset"
@@ -191,7 +191,7 @@ def command(deployment: Deployment) -> list[str]:
     ],
 )
 def test_the_processes_of_an_entry(process: str, entry: str, meant: bool) -> None:
-    assert is_of(process, entry) is meant
+    assert is_of(shown(process), entry) is meant
 
 
 def test_a_server_whose_name_begins_like_another_ones_is_left_alone(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from tritonkit.errors import UsageError
 from tritonkit.provision.choices import WHOLE, Choice, Terms, Workload, choices
 from tritonkit.provision.prediction import Behaviour, predict
-from tritonkit.spec.servers import Server
+from tritonkit.spec.servers import Server, is_of
 
 # Halvings in the search for a rate: it is then known to a millionth of what a model can serve at most.
 _HALVINGS = 20
@@ -185,11 +185,7 @@ def _held(choice: Choice, pressure: float, neighbours: int, terms: Terms) -> flo
 
 def _entry(server: str, entries: Sequence[Server]) -> Server | None:
     """The entry of which a process is one: it bears its name, with the GPU and the replica where there are several."""
-    meant = [
-        entry
-        for entry in entries
-        if server == entry.name or server.startswith((f"{entry.name}-gpu", f"{entry.name}-r"))
-    ]
+    meant = [entry for entry in entries if is_of(server, entry.name)]
     return max(meant, key=lambda entry: len(entry.name), default=None)
 
 

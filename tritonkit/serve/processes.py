@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +10,6 @@ from tritonkit.serve.warden import MARK
 
 # No server's name in a spec has it: the second one of the two names that a server's processes have in turn.
 _SECOND = "+"
-# What follows the name of a spec's entry in those of its processes, where there are several.
-_PLACE = re.compile(r"(?:-gpu[0-9]+)?(?:-r[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -238,15 +235,6 @@ def shown(name: str) -> str:
 def twin(name: str) -> str:
     """The other one of the two names that the processes of one server have in turn: one may run beside the other."""
     return shown(name) if name.endswith(_SECOND) else f"{name}{_SECOND}"
-
-
-def is_of(process: str, entry: str) -> bool:
-    """Whether a process has the name of one of the spec's entry of that name: on one of its GPUs, a replica of it.
-
-    Two entries may be such that a name fits both, as ``a-r0`` fits ``a`` and ``a-r0``: the longer one is meant then.
-    """
-    name = shown(process)
-    return name.startswith(entry) and _PLACE.fullmatch(name, len(entry)) is not None
 
 
 def environment(inherited: Mapping[str, str], marked: str, **variables: str) -> dict[str, str]:

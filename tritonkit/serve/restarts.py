@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from tritonkit.errors import CommandFailed, LaunchFailed, RequestFailed, SpecError, TritonkitError, UsageError, nearest
 from tritonkit.serve.phases import Phase, Process, State
-from tritonkit.serve.processes import Change, ProcessSpec, is_of, shown
+from tritonkit.serve.processes import Change, ProcessSpec, shown
+from tritonkit.spec.servers import is_of
 
 if TYPE_CHECKING:
     from tritonkit.serve.control import Answer
@@ -137,7 +138,7 @@ class Restarts:
 
     def _of(self, process: str, name: str) -> bool:
         """Whether a process of the plan is that of the name, or one of the spec's entry of that name."""
-        return self._supervisor.spec(process).kind == "server" and is_of(process, name)
+        return self._supervisor.spec(process).kind == "server" and is_of(shown(process), name)
 
     def _restart(self, name: str, changed: Mapping[str, ProcessSpec]) -> Iterator[dict[str, Any]]:
         state = self._supervisor.state

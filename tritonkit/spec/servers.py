@@ -5,6 +5,7 @@ Reading them back from the record of a build needs neither the spec nor its sche
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,9 @@ from tritonkit.spec.faults import Origin
 
 if TYPE_CHECKING:
     from tritonkit.spec.loading import LoadedSpec
+
+# What the name of an entry's process has after the entry's own.
+_PLACE = re.compile(r"(?:-gpu[0-9]+)?(?:-r[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,14 @@ def servers_of(loaded: LoadedSpec) -> tuple[Server, ...]:
         )
         for index, entry in enumerate(loaded.spec.servers or ())
     )
+
+
+def is_of(process: str, entry: str) -> bool:
+    """Whether a process has the name of one of the spec's entry of that name: on one of its GPUs, a replica of it.
+
+    Two entries may be such that a name fits both, as ``a-r0`` fits ``a`` and ``a-r0``: the longer one is meant then.
+    """
+    return process.startswith(entry) and _PLACE.fullmatch(process, len(entry)) is not None
 
 
 def stored(servers: tuple[Server, ...]) -> list[dict[str, Any]]:
