@@ -55,7 +55,7 @@ def profile(
     ] = None,
     batch_size: Annotated[
         str | None,
-        typer.Option("--batch-size", "-b", metavar="RANGE", help="Batches (default: 1, the largest, one between)."),
+        typer.Option("--batch-size", "-b", metavar="RANGE", help="Batches (default: 1, 2, the largest, one between)."),
     ] = None,
     no_pairs: Annotated[
         bool, typer.Option("--no-pairs", help="Measure no model beside another.", show_default=False)
