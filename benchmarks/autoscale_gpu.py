@@ -3,7 +3,8 @@
     PYTHONPATH=. python benchmarks/autoscale_gpu.py --work /tmp/provisioning [--gpu 0] [--phase 45]
 
 Wants the folder of ``provisioning_gpu.py`` with its profile, and what that one needs. Requests are sent at random
-times (Poisson) whether or not they are answered. Prints a Markdown table: one line a look of ``tritonkit autoscale``.
+times (Poisson) whether or not they are answered. Prints a Markdown table: one line a look of ``tritonkit autoscale``,
+and how many requests of the whole time were lost.
 """
 
 from __future__ import annotations
@@ -100,6 +101,9 @@ def main() -> int:
                     looks.append((now - began, first.rate, json.loads(text), percentages(folder), seen(loads, now)))
                     first.rate = PHASES[min(int((now - began) / options.phase), len(PHASES) - 1)] * rates[MODELS[0]]
         report(looks, rates)
+        for name, load in loads.items():
+            lost = sum(taken is None for _, taken in load.answers)
+            print(f"{name}: {len(load.answers)} requests, {lost} without an answer")
     finally:
         tritonkit(folder, "down")
     return 0
@@ -191,6 +195,7 @@ def report(looks: Sequence[Any], rates: dict[str, float]) -> None:
         ]  # fmt: skip
         changes = "; ".join(look["changes"]) or look["beyond"]
         print(f"| {at:.0f} | {rate:.0f} | {' | '.join(cells)} | {changes} |")
+    print()
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from tritonkit.provision.prediction import Behaviour, Neighbour, behaviours, pre
 from tritonkit.provision.profiles import Row, read, write
 
 # In the order of how long they take to measure, so that every second one takes about half of it.
-NETWORKS = ("vgg16", "resnet50", "bert_base", "vit_b_16", "mobilenet_v2")
+NETWORKS = ("vgg16", "resnet50", "bert_base", "vit_b_16")
 STAGES = ("profile", "held", "plan")
 LARGEST = 8
 TOKENS = 128
@@ -38,8 +38,8 @@ TOKENS = 128
 PARTS = (0.6, 0.5, 0.4, 0.3, 0.2)
 ALONE_LIMIT, TOGETHER_LIMIT = 0.05, 0.10
 # Other percentages, batches and splits than the profile has.
-HELD = ("--percentages", "20,50", "--batch-size", "2,6")
-HELD_ON_CPU = ("--batch-size", "2,6")
+HELD = ("--percentages", "15,30,70", "--batch-size", "3,6")
+HELD_ON_CPU = ("--batch-size", "3,6")
 
 
 def main() -> int:
@@ -159,7 +159,7 @@ def write_spec(work: Path, objectives: Mapping[str, Mapping[str, str]], *, rehea
             "dynamic_batching": {},
             "instance_group": [{"count": 1, "kind": kind}],
             # The held-out batches are not padded to others.
-            "parameters": {"batch_buckets": "1,2,4,6,8"},
+            "parameters": {"batch_buckets": "1,2,3,4,6,8"},
             **(
                 {"samples": {"tokens": list(range(1000, 1000 + TOKENS))}}
                 if name == "bert_base" and not rehearsal
