@@ -7,8 +7,10 @@ import json
 import os
 import re
 import resource
+import shlex
 import textwrap
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -19,8 +21,9 @@ from serving import tritonkit
 from tritonkit import errors, provision
 from tritonkit.errors import SpecError
 from tritonkit.provision.choices import Terms
+from tritonkit.provision.observing import SUMMARIES
 from tritonkit.provision.profiles import read, write
-from tritonkit.spec.loading import load
+from tritonkit.spec.loading import LoadedSpec, load
 from tritonkit.spec.objectives import milliseconds, per_second
 
 
@@ -67,7 +70,8 @@ def test_the_new_spec_is_one_that_up_runs(folder: Path) -> None:
     before = (folder / "spec.yaml").read_text()
     done = tritonkit(folder, "provision", "spec.yaml", "-o", "plan.yaml")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "wrote plan.yaml; serve it with: tritonkit up spec.yaml plan.yaml"
+    command = f"tritonkit up spec.yaml plan.yaml {SUMMARIES}"
+    assert done.stdout.splitlines()[-1] == f"wrote plan.yaml; serve it with: {command}"
     assert (folder / "spec.yaml").read_text() == before
     text = (folder / "plan.yaml").read_text()
     assert text.startswith("# Made by: tritonkit provision spec.yaml -o plan.yaml\n")
@@ -89,6 +93,64 @@ def test_the_new_spec_is_one_that_up_runs(folder: Path) -> None:
     again = tritonkit(folder, "provision", "-o", "plan.yaml")
     assert (again.returncode, "there already" in again.stderr) == (2, True)
     assert tritonkit(folder, "provision", "-o", "plan.yaml", "--force").returncode == 0
+
+
+def served(folder: Path, line: str) -> LoadedSpec:
+    """The spec that ``up`` loads, by a line of a plan or of what was printed of it."""
+    command = shlex.split(line.partition("erve it with")[2].partition(": ")[2].replace(" FILE", " plan.yaml"))
+    assert (command[:2], command[-1]) == (["tritonkit", "up"], SUMMARIES)
+    stated = [option for word, option in pairwise(command) if word == "--set"]
+    files = [folder / name for name in command[2:] if name.endswith(".yaml")]
+    loaded = load(files, stated, {})
+    loaded.faults.raise_if_any()
+    return loaded
+
+
+@pytest.mark.parametrize(
+    ("stated", "kept"),
+    [
+        ([], []),
+        # A plan decides on batches: what was set is what it chose from.
+        (["models.bert.max_batch_size=5"], []),
+        (["models.bert.max_batch_size=15", "models.bert.dynamic_batching.max_queue_delay_microseconds=500"], []),
+        (["models.bert.version_policy={latest: {num_versions: 2}}", "models.bert.max_batch_size=16"],
+         ["models.bert.version_policy={latest: {num_versions: 2}}"]),
+    ],
+)  # fmt: skip
+def test_what_is_served_is_what_was_planned_whatever_was_set(folder: Path, stated: list[str], kept: list[str]) -> None:
+    (folder / "more.yaml").write_text("models:\n  captioner: {max_batch_size: 12}\n")
+    options = [word for option in stated for word in ("--set", option)]
+    done = tritonkit(folder, "provision", "spec.yaml", "more.yaml", *options, "-o", "plan.yaml")
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()[-1]
+    assert [option for option in stated if option in said] == kept
+    seats = json.loads(tritonkit(folder, "provision", "spec.yaml", "more.yaml", *options, "--json").stdout)["seats"]
+    batches = {seat["model"]: seat["batch_size"] for seat in seats}
+    assert batches["bert"] <= (5 if stated[:1] == ["models.bert.max_batch_size=5"] else 16)
+    comment = (folder / "plan.yaml").read_text().splitlines()[1]
+    for line in (said, comment):
+        loaded = served(folder, line)
+        assert {name: model.fields["max_batch_size"] for name, model in loaded.spec.models.items()} == batches
+        batching = loaded.spec.models["bert"].fields["dynamic_batching"]
+        assert not batching.get("max_queue_delay_microseconds")
+        assert len(loaded.files) == 3
+    # And it stays so when the spec takes more.
+    change(folder, "max_batch_size: 16", "max_batch_size: 64")
+    later = served(folder, said)
+    assert {name: model.fields["max_batch_size"] for name, model in later.spec.models.items()} == batches
+
+
+def test_what_is_set_over_a_plan_is_refused(folder: Path) -> None:
+    option = "models.bert.dynamic_batching={max_queue_delay_microseconds: 500, preserve_ordering: true}"
+    done = tritonkit(folder, "provision", "--set", option, "-o", "plan.yaml")
+    assert (done.returncode, "the plan needs other values: models.bert.dynamic_batching" in done.stderr) == (2, True)
+    assert not (folder / "plan.yaml").exists()
+
+
+def test_a_command_of_several_lines_is_a_comment(folder: Path) -> None:
+    option = "models.bert.version_policy={latest:\n {num_versions: 2}}"
+    assert tritonkit(folder, "provision", "--set", option, "-o", "plan.yaml").returncode == 0
+    assert set(yaml.safe_load((folder / "plan.yaml").read_text())) == {"version", "models", "servers"}
 
 
 def test_what_a_plan_is_made_from_is_never_overwritten(folder: Path) -> None:

@@ -6,17 +6,15 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from tritonkit.cli.build import Assignments
 from tritonkit.cli.console import messages, print_json, print_table, progress
-from tritonkit.errors import Fault, SpecError, UsageError
+from tritonkit.cli.plan_file import check_plan, check_target
 
 if TYPE_CHECKING:
     from tritonkit.provision.choices import Terms
@@ -94,16 +92,18 @@ def provision(
     began = time.monotonic()
     chosen = files or [Path("spec.yaml")]
     if target is not None:
-        _check_target(target, [*chosen, profile], force=force)
+        check_target(target, [*chosen, profile], force=force)
     with progress() as bars:
         bars.add_task("planning", total=None)
         loaded, wanted, known, terms = inputs(chosen, assignments or [], profile, gpus, gpu_memory, share)
         device = profiles.device(profiles.read(profile), str(profile))
         packing = pack(wanted, known, terms)
         took = time.monotonic() - began
-        text = overlay.text(packing, loaded, shlex.join(["tritonkit", *sys.argv[1:]]))
+        kept = overlay.remaining(packing, loaded, assignments or [], os.environ)
+        text = overlay.text(packing, loaded, shlex.join(["tritonkit", *sys.argv[1:]]), kept)
+        if target is not None or validate:
+            check_plan(packing, text, str(target or "the plan"), chosen, kept)
         if target is not None:
-            _check_plan(chosen, assignments or [], text, target)
             target.write_text(text)
     others = objectives.unplanned(loaded)
     changed = overlay.notes(packing, loaded)
@@ -116,7 +116,7 @@ def provision(
         from tritonkit.cli import validation
 
         raw = profile.with_name(f"{profile.stem}-validation").resolve()
-        checked = validation.validate(packing, loaded, chosen, assignments or [], seconds, protocol, device, raw)
+        checked = validation.validate(packing, loaded, chosen, kept, seconds, protocol, device, raw)
     if as_json:
         found: dict[str, Any] = {
             **document(packing, terms),
@@ -136,43 +136,9 @@ def provision(
             markup=False,
         )
     if target is not None and not as_json:
-        spec = shlex.join(map(str, chosen))
-        typer.echo(f"wrote {target}; serve it with: tritonkit up {spec} {shlex.quote(str(target))}")
+        typer.echo(f"wrote {target}; serve it with: {overlay.serving(chosen, target, kept)}")
     if any(not each.held for each in checked):
         raise typer.Exit(7)
-
-
-def _check_target(target: Path, read: Sequence[Path], *, force: bool) -> None:
-    if not target.exists():
-        return
-    for file in read:
-        if file.exists() and target.samefile(file):
-            raise UsageError(f"-o {target}: the plan is made from this file", hint="Choose another file with -o.")
-    if not force:
-        raise UsageError(f"{target} is there already", hint="Choose another file with -o, or replace it with --force")
-
-
-def _check_plan(files: Sequence[Path], assignments: Sequence[str], text: str, target: Path) -> None:
-    """Refuse a plan that Triton would refuse, or that is none with this spec, before it stands anywhere.
-
-    Raises:
-        SpecError: the rules find errors in the spec with the plan.
-    """
-    from tritonkit.modelconfig.rules.rule import Machine
-    from tritonkit.repository.inspection import inspect_spec
-
-    with TemporaryDirectory(prefix="tritonkit-plan-") as scratch:
-        plan = Path(scratch) / target.name
-        plan.write_text(text)
-        found = inspect_spec([*files, plan], assignments, os.environ, Machine(), artifacts=False)
-    if found.errors:
-        raise SpecError(
-            [
-                Fault(str(target) if each.file == str(plan) else each.file, each.line, each.path, each.message)
-                for each in found.errors
-            ],
-            hint="The spec with the plan would be refused, so the plan was not written.",
-        )
 
 
 def inputs(

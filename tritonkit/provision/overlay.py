@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tritonkit.errors import Infeasible
 from tritonkit.provision.choices import WHOLE
 from tritonkit.provision.objectives import unplanned
+from tritonkit.provision.observing import SUMMARIES
 from tritonkit.provision.packing import Packing
+from tritonkit.spec import overlay
+from tritonkit.spec.faults import dotted
 from tritonkit.spec.loading import LoadedSpec
 from tritonkit.spec.schema import RESERVED
 from tritonkit.spec.writing import dump
@@ -17,21 +22,29 @@ from tritonkit.spec.writing import dump
 _NAME_LENGTH = 63
 
 
-def text(packing: Packing, loaded: LoadedSpec, command: str) -> str:
+def text(packing: Packing, loaded: LoadedSpec, command: str, assignments: Sequence[str] = ()) -> str:
     """The YAML of an overlay that makes the spec serve a plan.
 
     Args:
         packing: the plan.
         loaded: the spec that it is for.
         command: how it was made, for the comment at its head.
+        assignments: what is to be set beside the spec when it is served.
     """
-    first = loaded.files[0].name
-    lines = [
-        f"# Made by: {command}",
-        f"# {len(packing.gpus)} GPU{'s' if len(packing.gpus) > 1 else ''}. Serve it with: tritonkit up {first} FILE, "
-        "FILE being this one.",
+    head = [
+        f"Made by: {command}",
+        f"{len(packing.gpus)} GPU{'s' if len(packing.gpus) > 1 else ''}. Serve it with, FILE being this one: "
+        + serving(loaded.files, Path("FILE"), assignments),
     ]
-    return "\n".join([*lines, dump(document(packing, loaded))])
+    # What was set may have several lines.
+    comments = [f"# {line}" for part in head for line in part.splitlines()]
+    return "\n".join([*comments, dump(document(packing, loaded))])
+
+
+def serving(files: Sequence[Path], plan: Path, assignments: Sequence[str]) -> str:
+    """The command that serves a plan, with the latencies in Triton's metrics that ``autoscale`` looks at."""
+    stated = (word for option in assignments for word in ("--set", option))
+    return shlex.join(["tritonkit", "up", *map(str, files), str(plan), *stated, SUMMARIES])
 
 
 def document(packing: Packing, loaded: LoadedSpec) -> dict[str, Any]:
@@ -41,6 +54,50 @@ def document(packing: Packing, loaded: LoadedSpec) -> dict[str, Any]:
     models |= _ensembles(loaded, {name: fields["max_batch_size"] for name, fields in models.items()
                                   if "max_batch_size" in fields})  # fmt: skip
     return {"version": 1, **({"models": models} if models else {}), "servers": servers(packing, unplanned(loaded))}
+
+
+def remaining(
+    packing: Packing, loaded: LoadedSpec, assignments: Sequence[str], environment: Mapping[str, str]
+) -> tuple[str, ...]:
+    """What is still to be set beside a spec and its plan, of what was set for planning: ``--set`` goes before a plan.
+
+    Args:
+        packing: the plan.
+        loaded: the spec that it is for, with everything set.
+        assignments: ``PATH=VALUE`` options.
+        environment: where ``${NAME}`` is looked up.
+    """
+    planned = set(_leaves(document(packing, loaded)))
+    return tuple(
+        option
+        for option in assignments
+        if not all(
+            any(path[:length] in planned for length in range(1, len(path) + 1))
+            for path in _leaves(overlay.assignment(option, environment).value)
+        )
+    )
+
+
+def departures(packing: Packing, loaded: LoadedSpec) -> tuple[str, ...]:
+    """The dotted paths at which a spec, its plan among its files, is not what the plan counts on."""
+    found = []
+    for name, changes in document(packing, loaded).get("models", {}).items():
+        fields = loaded.spec.models[name].fields
+        found += [
+            dotted(("models", name, field))
+            for field, value in changes.items()
+            if field != "max_batch_size" or fields[field] != value
+        ]
+    return tuple(found)
+
+
+def _leaves(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Where values stand that a merge replaces as a whole."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, (*path, key))
+        else:
+            yield (*path, key)
 
 
 def servers(packing: Packing, others: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -82,12 +139,14 @@ def left(packing: Packing) -> tuple[int, int]:
 def notes(packing: Packing, loaded: LoadedSpec) -> tuple[tuple[str, str], ...]:
     """What clients notice of an overlay: the models with requests that were taken without it, and what of them."""
     changed = document(packing, loaded).get("models", {})
-    most = {name: fields["max_batch_size"] for name, fields in sorted(changed.items()) if "max_batch_size" in fields}
-    return tuple(
-        (name, f"requests with more than {size} item{'s' if size > 1 else ''} are refused; the spec takes "
-               f"{loaded.spec.models[name].fields['max_batch_size']}")
-        for name, size in most.items()
-    )  # fmt: skip
+    found = []
+    for name, fields in sorted(changed.items()):
+        before = loaded.spec.models[name].fields.get("max_batch_size")
+        size = fields.get("max_batch_size", before)
+        if size != before:
+            words = f"requests with more than {size} item{'s' if size > 1 else ''} are refused; the spec takes {before}"
+            found.append((name, words))
+    return tuple(found)
 
 
 def unhurried(loaded: LoadedSpec, names: Sequence[str]) -> dict[str, Any]:
@@ -126,14 +185,15 @@ def _ensembles(loaded: LoadedSpec, batches: Mapping[str, int]) -> dict[str, dict
 
 
 def _changes(loaded: LoadedSpec, name: str, batch: int) -> dict[str, Any]:
-    """The fields that a plan needs to be other than they are; an ensemble's batches are its members' business."""
+    """The fields that a plan needs to be other than they are, and the batch, which it needs to stay.
+
+    An ensemble's batches are its members' business.
+    """
     model = loaded.spec.models[name]
     fields: Mapping[str, Any] = model.fields
     if model.ensemble is not None or not fields.get("max_batch_size"):
         return {}
-    changes: dict[str, Any] = {}
-    if fields["max_batch_size"] != batch:
-        changes["max_batch_size"] = batch
+    changes: dict[str, Any] = {"max_batch_size": batch}
     stated = (fields.get("parameters") or {}).get("batch_buckets")
     if (
         isinstance(stated, str)
