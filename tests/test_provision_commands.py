@@ -162,6 +162,39 @@ def test_what_a_plan_is_made_from_is_never_overwritten(folder: Path) -> None:
     assert {name: (folder / name).read_bytes() for name in before} == before
 
 
+def test_only_plans_are_replaced(folder: Path) -> None:
+    """Whatever else a spec is made from: artifacts, sources, notes."""
+    (folder / "model.onnx").write_bytes(b"\x08\x0a\xff weights")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for target in ("model.onnx", "src/model.py"):
+        for options in ((), ("--force",)):
+            done = tritonkit(folder, "provision", "-o", target, *options)
+            words = f"-o {target}: is there already, and no plan that tritonkit made"
+            assert (done.returncode, done.stdout, words in done.stderr) == (2, "", True)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_place_where_no_plan_can_stand_is_refused_before_anything_is_planned(folder: Path) -> None:
+    # Whatever else is wrong is not looked at yet.
+    (folder / "profiles.csv").unlink()
+    for target, words in (("src", "is a folder"), ("none/plan.yaml", "there is no folder"),
+                          ("spec.yaml/plan.yaml", "there is no folder")):  # fmt: skip
+        done = tritonkit(folder, "provision", "-o", target)
+        assert (done.returncode, f"-o {target}: {words}" in done.stderr) == (2, True)
+
+
+def test_a_plan_behind_a_link_is_replaced_and_the_link_stays(folder: Path) -> None:
+    (folder / "plans").mkdir()
+    (folder / "plan.yaml").symlink_to("plans/first.yaml")
+    assert tritonkit(folder, "provision", "-o", "plan.yaml").returncode == 0
+    first = (folder / "plans/first.yaml").read_text()
+    assert tritonkit(folder, "provision", "-o", "plan.yaml", "--force", "--gpus", "2").returncode == 0
+    assert (folder / "plan.yaml").is_symlink()
+    assert "--gpus 2" in (folder / "plans/first.yaml").read_text()
+    assert "--gpus 2" not in first
+    assert [path.name for path in (folder / "plans").iterdir()] == ["first.yaml"]
+
+
 def test_ensembles_and_warm_ups_take_no_more_than_a_plan_leaves(folder: Path) -> None:
     change(folder, "  mobilenet:\n", "  mobilenet:\n    model_warmup:\n"
            "      - {name: most, batch_size: 16, inputs: {X: {data_type: TYPE_FP32, dims: [4], zero_data: true}}}\n"

@@ -18,15 +18,46 @@ def check_target(target: Path, read: Sequence[Path], *, force: bool) -> None:
     """Refuse a place for a plan before anything is planned.
 
     Raises:
-        UsageError: the plan is made from this file, or it is there already.
+        UsageError: the plan is made from this file; it is there already, or is no plan; or its folder takes no file.
     """
+    if target.is_dir():
+        raise UsageError(f"-o {target}: is a folder", hint=f"Name a file in it: -o {target / 'plan.yaml'}")
+    folder = target.resolve().parent
+    if not folder.is_dir():
+        raise UsageError(f"-o {target}: there is no folder {folder}", hint="Make it, or choose another file with -o.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"-o {target}: nothing can be written into {folder}", hint="Choose another file with -o.")
     if not target.exists():
         return
     for file in read:
         if file.exists() and target.samefile(file):
             raise UsageError(f"-o {target}: the plan is made from this file", hint="Choose another file with -o.")
+    if not _is_plan(target):
+        raise UsageError(
+            f"-o {target}: is there already, and no plan that tritonkit made", hint="Choose another file with -o."
+        )
     if not force:
         raise UsageError(f"{target} is there already", hint="Choose another file with -o, or replace it with --force")
+
+
+def _is_plan(file: Path) -> bool:
+    from tritonkit.provision.overlay import MADE_BY
+
+    if not file.is_file():
+        return False
+    beginning = f"{MADE_BY}tritonkit ".encode()
+    try:
+        with file.open("rb") as source:
+            return source.read(len(beginning)) == beginning
+    except OSError:
+        return False
+
+
+def write(target: Path, text: str) -> None:
+    """Put a plan in its place, whole or not at all; behind a link, what it leads to is replaced."""
+    from tritonkit.provision.files import put
+
+    put(target.resolve(), text)
 
 
 def check_plan(packing: Packing, text: str, name: str, files: Sequence[Path], assignments: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ import typer
 
 from tritonkit.cli.build import Assignments
 from tritonkit.cli.console import messages, print_json, print_table, progress
-from tritonkit.cli.plan_file import check_plan, check_target
+from tritonkit.cli.plan_file import check_plan, check_target, write
 
 if TYPE_CHECKING:
     from tritonkit.provision.choices import Terms
@@ -76,7 +76,7 @@ def provision(
         Path | None,
         typer.Option("--output", "-o", metavar="NEWSPEC", help="Write the plan here: an overlay for the spec."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace NEWSPEC if it is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace NEWSPEC if it is there, and a plan.")] = False,
     validate: Annotated[
         bool, typer.Option("--validate", help="Serve the plan, load every model at its rate at once, and compare.")
     ] = False,
@@ -104,7 +104,7 @@ def provision(
         if target is not None or validate:
             check_plan(packing, text, str(target or "the plan"), chosen, kept)
         if target is not None:
-            target.write_text(text)
+            write(target, text)
     others = objectives.unplanned(loaded)
     changed = overlay.notes(packing, loaded)
     if not as_json:

@@ -19,6 +19,8 @@ from tritonkit.spec.loading import LoadedSpec
 from tritonkit.spec.schema import RESERVED
 from tritonkit.spec.writing import dump
 
+# What a plan begins with; the rest of the line is the command that made it.
+MADE_BY = "# Made by: "
 _NAME_LENGTH = 63
 
 
@@ -32,7 +34,7 @@ def text(packing: Packing, loaded: LoadedSpec, command: str, assignments: Sequen
         assignments: what is to be set beside the spec when it is served.
     """
     head = [
-        f"Made by: {command}",
+        f"{MADE_BY.removeprefix('# ')}{command}",
         f"{len(packing.gpus)} GPU{'s' if len(packing.gpus) > 1 else ''}. Serve it with, FILE being this one: "
         + serving(loaded.files, Path("FILE"), assignments),
     ]

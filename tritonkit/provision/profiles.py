@@ -10,7 +10,6 @@ import csv
 import fcntl
 import io
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any
 
 from tritonkit.errors import Fault, SpecError, TritonkitError
 from tritonkit.provision import figures
+from tritonkit.provision.files import put
 
 REQUIRED = ("model", "thread_percentage", "batch_size", "latency_ms")
 OPTIONAL = ("throughput", "transfer_ms", "memory_mib", "gpu_memory_mib", "clients", "beside", "gpu")
@@ -186,15 +186,7 @@ def write(path: Path, rows: Sequence[Row]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        beside = Path(name)
-        try:
-            with os.fdopen(handle, "w") as sink:
-                sink.write(as_csv(rows))
-            beside.chmod(0o644)
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        put(path, as_csv(rows))
     except OSError as error:
         raise TritonkitError(f"{path}: the profile cannot be written: {error.strerror}") from error
 
