@@ -331,6 +331,23 @@ def test_models_without_an_slo_share_what_is_left(folder: Path) -> None:
     assert tritonkit(folder, "up", "spec.yaml", "plan.yaml", "--dry-run", "--gpus", "none").returncode == 0
 
 
+def test_models_without_an_slo_have_one_more_gpu_where_the_others_are_full(folder: Path) -> None:
+    change(folder, "    slo: {latency_p99: 60ms, rate: 150/s}\n", "")
+    # A profile of whole GPUs, so every model of the plan takes one.
+    write(folder / "profiles.csv", [row for row in rows() if row.key.thread_percentage == 100])
+    for gpus in ((), ("--gpus", "4")):
+        done = tritonkit(folder, "provision", *gpus, "-o", "plan.yaml", "--force")
+        assert (done.returncode, "3 GPUs (100 %, 100 %, 100 % given out)" in done.stdout) == (0, True), done.stderr
+        assert "note: no slo is asked for bert: nothing is left for them on the GPUs" in done.stderr
+        text = (folder / "plan.yaml").read_text()
+        rest = {"name": "rest", "models": ["bert"], "gpus": [3], "thread_percentage": 100}
+        assert (yaml.safe_load(text)["servers"][-1], "\n# 4 GPUs. " in text) == (rest, True)
+    found = json.loads(tritonkit(folder, "provision", "--json").stdout)
+    assert (found["gpus"], found["served_gpus"]) == (3, 4)
+    done = tritonkit(folder, "provision", "--gpus", "3")
+    assert (done.returncode, "hint: Give one more GPU (--gpus 4)" in done.stderr) == (7, True)
+
+
 def test_what_was_assumed_is_said(folder: Path) -> None:
     (folder / "profiles.csv").write_text(
         "model,thread_percentage,batch_size,latency_ms\n"

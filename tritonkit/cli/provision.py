@@ -122,6 +122,7 @@ def provision(
             **document(packing, terms),
             "device": device,
             "unplanned": list(others),
+            "served_gpus": overlay.gpus(packing, loaded),
             "notes": [f"{name}: {words}" for name, words in changed],
             "seconds": took,
         }
@@ -130,11 +131,12 @@ def provision(
         validation.print_comparison(checked)
     if others:
         gpu, percentage = overlay.left(packing)
-        messages().print(
-            f"note: no slo is asked for {', '.join(others)}: they share what is left of GPU {gpu}, {percentage} %, and "
-            "what they do to others there is not predicted",
-            markup=False,
+        words = (
+            f"they share what is left of GPU {gpu}, {percentage} %, and what they do to others there is not predicted"
+            if gpu < len(packing.gpus)
+            else f"nothing is left for them on the GPUs of the plan, and they have one more, GPU {gpu}"
         )
+        messages().print(f"note: no slo is asked for {', '.join(others)}: {words}", markup=False)
     if target is not None and not as_json:
         typer.echo(f"wrote {target}; serve it with: {overlay.serving(chosen, target, kept)}")
     if any(not each.held for each in checked):

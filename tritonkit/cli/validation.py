@@ -69,16 +69,16 @@ def validate(
             f"--seconds {math.ceil(enough)} is enough",
             markup=False,
         )
-    here = gpus.present()
+    here, count = gpus.present(), overlay.gpus(packing, loaded)
     if not here:
         messages().print("note: no GPU is here: the servers run on the CPU, with no percentages", markup=False)
-    elif device and any(gpu.name != device for gpu in here[: len(packing.gpus)]):
-        names = ", ".join(dict.fromkeys(gpu.name for gpu in here[: len(packing.gpus)]))
+    elif device and any(gpu.name != device for gpu in here[:count]):
+        names = ", ".join(dict.fromkeys(gpu.name for gpu in here[:count]))
         messages().print(f"note: the profile is of {device}, and here is {names}", markup=False)
     analyzer = perf_analyzer.find()
     shutil.rmtree(raw, ignore_errors=True)
     plan = overlay.text(packing, loaded, "tritonkit provision --validate")
-    chosen = tuple(str(number) for number in range(len(packing.gpus))) if here else ON_CPU
+    chosen = tuple(str(number) for number in range(count)) if here else ON_CPU
     levels = [Level(model, RequestRate(rate, "poisson"), protocol=protocol) for model, rate in sorted(rates.items())]
     wish = Wish({}, {}, interval_ms=max(int(seconds * 1000 / WINDOWS), 100))
     with built(files, assignments, plan) as (repository, entries), progress() as bars:

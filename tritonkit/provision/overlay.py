@@ -33,9 +33,10 @@ def text(packing: Packing, loaded: LoadedSpec, command: str, assignments: Sequen
         command: how it was made, for the comment at its head.
         assignments: what is to be set beside the spec when it is served.
     """
+    count = gpus(packing, loaded)
     head = [
         f"{MADE_BY.removeprefix('# ')}{command}",
-        f"{len(packing.gpus)} GPU{'s' if len(packing.gpus) > 1 else ''}. Serve it with, FILE being this one: "
+        f"{count} GPU{'s' if count > 1 else ''}. Serve it with, FILE being this one: "
         + serving(loaded.files, Path("FILE"), assignments),
     ]
     # What was set may have several lines.
@@ -105,17 +106,17 @@ def _leaves(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[t
 def servers(packing: Packing, others: Sequence[str] = ()) -> list[dict[str, Any]]:
     """One server for each model and percentage, on every GPU where the model has that percentage.
 
-    Models that are not planned for share one more server, with what is left of the GPU that has most left.
+    Models that are not planned for share one more server, with what is left for them.
 
     Raises:
         Infeasible: nothing is left for them.
     """
-    gpus: dict[tuple[str, int], list[int]] = {}
+    places: dict[tuple[str, int], list[int]] = {}
     for number, seat in packing.seats:
-        gpus.setdefault((seat.model, seat.choice.thread_percentage), []).append(number)
+        places.setdefault((seat.model, seat.choice.thread_percentage), []).append(number)
     names: set[str] = set()
     found = []
-    for (model, percentage), numbers in gpus.items():
+    for (model, percentage), numbers in places.items():
         name = _name(model, names)
         names.add(name)
         found.append({"name": name, "models": [model], "gpus": sorted(numbers), "thread_percentage": percentage})
@@ -124,7 +125,7 @@ def servers(packing: Packing, others: Sequence[str] = ()) -> list[dict[str, Any]
         if not percentage:
             raise Infeasible(
                 f"{', '.join(others)}: no slo is asked for, and no GPU has anything left to serve them with",
-                hint="Give GPUs more, or leave these models out of the spec.",
+                hint=f"Give one more GPU (--gpus {len(packing.gpus) + 1}), or leave these models out of the spec.",
             )
         name = _name("rest", names)
         found.append({"name": name, "models": list(others), "gpus": [gpu], "thread_percentage": percentage})
@@ -132,10 +133,20 @@ def servers(packing: Packing, others: Sequence[str] = ()) -> list[dict[str, Any]
 
 
 def left(packing: Packing) -> tuple[int, int]:
-    """The GPU of which most is left, and its percentage."""
+    """Where models go that are not planned for: a GPU and its percentage, which is 0 where there is no room.
+
+    It is the GPU of which most is left, and one more where nothing is left of any, and there is one more.
+    """
     rests = [int(WHOLE) - sum(seat.choice.thread_percentage for seat in placed) for placed in packing.gpus]
     most = max(rests)
+    if not most and (packing.available is None or packing.available > len(rests)):
+        return len(rests), int(WHOLE)
     return rests.index(most), most
+
+
+def gpus(packing: Packing, loaded: LoadedSpec) -> int:
+    """How many GPUs a plan is served on, with the models that it does not plan for."""
+    return max(len(packing.gpus), left(packing)[0] + 1 if unplanned(loaded) else 0)
 
 
 def notes(packing: Packing, loaded: LoadedSpec) -> tuple[tuple[str, str], ...]:

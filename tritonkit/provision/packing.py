@@ -35,11 +35,13 @@ class Packing:
         lower_bound: a number of GPUs that no plan is below whose replicas have equal parts of a rate and whose
             percentages and batches are those that are offered.
         lower_bound_tried: likewise, of plans with the numbers of replicas and their batches that were tried.
+        available: how many GPUs there are; None where as many are used as are needed.
     """
 
     gpus: tuple[tuple[Seat, ...], ...]
     lower_bound: int
     lower_bound_tried: int = 0
+    available: int | None = None
 
     @property
     def proven(self) -> bool:
@@ -209,4 +211,4 @@ def _packing(plan: Sequence[Sequence[Item]], terms: Terms, bound: int, tried: in
     alone = {(each.model, each.replicas): each.choices[0].thread_percentage for placed in plan for each in placed}
     placed = [seats(settle(sorted(items, key=lambda each: each.model), terms) or (), alone) for items in plan]
     ordered = sorted(placed, key=lambda gpu: (-sum(seat.choice.thread_percentage for seat in gpu), gpu[0].model))
-    return Packing(tuple(ordered), bound, tried)
+    return Packing(tuple(ordered), bound, tried, terms.gpus)
