@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -218,9 +220,9 @@ def test_memory_and_clients_are_limits() -> None:
     assert len(pack(WORKLOADS, KNOWN, Terms(memory_mib=80_000)).gpus) == 1
 
 
-def infeasible(wanted: list[Workload], terms: Terms) -> Infeasible:
+def infeasible(wanted: list[Workload], terms: Terms, known: Mapping[str, Behaviour] = KNOWN) -> Infeasible:
     with pytest.raises(Infeasible) as caught:
-        pack(wanted, KNOWN, terms)
+        pack(wanted, known, terms)
     assert caught.value.exit_code == 7
     return caught.value
 
@@ -257,6 +259,85 @@ def test_models_that_do_not_fit_together_name_one_and_what_would_fit() -> None:
     rate = told(error, "/s")
     smaller = [replace(each, rate=rate) if each.model == model else each for each in wanted]
     assert len(pack(smaller, KNOWN, Terms(gpus=1)).gpus) == 1
+
+
+def easier(wanted: list[Workload], error: Infeasible) -> list[Workload]:
+    """What is asked, with the first rate or SLO that the hint names for each model."""
+    found = list(wanted)
+    for model, kind, value in re.findall(
+        r"What would fit (\w+)[^:]*: a (rate|latency_p99) of ([\d.]+)", error.hint or ""
+    ):
+        field = "rate" if kind == "rate" else "slo_ms"
+        found = [replace(each, **{field: float(value)}) if each.model == model else each for each in found]  # type: ignore[arg-type]
+    return found
+
+
+@pytest.mark.parametrize("spare", [False, True])
+def test_what_is_told_to_fit_fits_beside_the_others(spare: bool) -> None:
+    wanted = [Workload("bert", 60, 900), Workload("mobilenet", 12, 2500), Workload("resnet50", 30, 9000)]
+    terms = Terms(gpus=2, spare=spare)
+    error = infeasible(wanted, terms)
+    rate = told(error, "/s")
+    # Alone on two GPUs it could have more.
+    assert len(pack([Workload("resnet50", 30, rate * 1.3)], KNOWN, terms).gpus) <= 2
+    plan = pack(easier(wanted, error), KNOWN, terms)
+    assert len(plan.gpus) == 2
+    assert not spare or any(sum(seat.choice.thread_percentage for seat in gpu) < 100 for gpu in plan.gpus)
+    # And how many GPUs would do for all as they are.
+    (count,) = re.findall(r"With (\d+) GPUs all of them fit as they are", error.hint or "")
+    assert len(pack(wanted, KNOWN, replace(terms, gpus=int(count))).gpus) <= int(count)
+    infeasible(wanted, replace(terms, gpus=int(count) - 1))
+
+
+@pytest.mark.parametrize("terms", [Terms(), Terms(gpus=1), Terms(gpus=2)])
+def test_all_models_that_cannot_be_served_are_told_at_once(terms: Terms) -> None:
+    wanted = [
+        Workload("bert", 60, 1e6), Workload("captioner", 5, 10), Workload("mobilenet", 12, 400),
+        Workload("resnet50", 2, 300),
+    ]  # fmt: skip
+    error = infeasible(wanted, terms)
+    assert [line.partition(":")[0] for line in str(error.args[0]).splitlines()] == ["bert", "captioner", "resnet50"]
+    assert "With" not in (error.hint or "")
+    mended = easier(wanted, error)
+    assert [before.model for before, after in zip(wanted, mended, strict=True) if before != after] == [
+        "bert", "captioner", "resnet50",
+    ]  # fmt: skip
+    assert pack(mended, KNOWN, terms).gpus
+
+
+def test_the_part_of_all_rates_that_is_told_fits() -> None:
+    wanted = [Workload("bert", 60, 1800), Workload("mobilenet", 12, 5000), Workload("resnet50", 30, 3000)]
+    error = infeasible(wanted, Terms(gpus=1))
+    (part,) = re.findall(r"or let every rate be ([\d.]+) % of what is asked", error.hint or "")
+    assert (
+        len(pack([replace(each, rate=each.rate * float(part) / 100) for each in wanted], KNOWN, Terms(gpus=1)).gpus)
+        == 1
+    )
+    infeasible([replace(each, rate=each.rate * float(part) / 90) for each in wanted], Terms(gpus=1))
+
+
+def test_models_without_an_objective_are_left_room() -> None:
+    known = {f"m{number}": plain(50) for number in range(2)}
+    wanted = [Workload(name, slo_of(10.05, 10), 10) for name in known]
+    assert [sum(seat.choice.thread_percentage for seat in gpu) for gpu in pack(wanted, known, Terms(gpus=1)).gpus] == [
+        100
+    ]
+    assert len(pack(wanted, known, Terms(spare=True)).gpus) == 1
+    assert len(pack(wanted, known, Terms(gpus=2, spare=True)).gpus) == 1
+    error = infeasible(wanted, Terms(gpus=1, spare=True), known)
+    assert "2 GPUs were needed by the best plan found, one of them for the models without an slo" in str(error.args[0])
+    assert len(pack(easier(wanted, error), known, Terms(gpus=1, spare=True)).gpus) == 1
+
+
+def test_what_gpus_have_too_little_of_is_named() -> None:
+    known = {name: replace(each, memory_mib=30_000) for name, each in KNOWN.items()}
+    error = infeasible(list(WORKLOADS), Terms(gpus=1, memory_mib=80_000), known)
+    assert "2 GPUs are needed, and there is 1: their memory is too small" in str(error.args[0])
+    assert "servers take 120000 MiB, the largest 30000 MiB, and a GPU has 80000 MiB" in str(error.args[0])
+    assert (error.hint or "").startswith("Give 2 GPUs (--gpus 2), or larger ones")
+    known = {name: replace(each, clients=20) for name, each in KNOWN.items()}
+    error = infeasible(list(WORKLOADS), Terms(gpus=1), known)
+    assert "the models' servers are 80 MPS clients, and a GPU has 48" in str(error.args[0])
 
 
 def test_memory_that_no_gpu_has_is_told() -> None:

@@ -171,7 +171,8 @@ def inputs(
         messages().print(
             "note: the memory of a GPU is not known, so it is no limit; give it with --gpu-memory", markup=False
         )
-    return loaded, wanted, known, Terms(gpus=gpus, memory_mib=limit, execution_share=share)
+    spare = bool(objectives.unplanned(loaded))
+    return loaded, wanted, known, Terms(gpus=gpus, memory_mib=limit, execution_share=share, spare=spare)
 
 
 def _memory_mib(text: str) -> float:

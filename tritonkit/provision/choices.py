@@ -55,12 +55,14 @@ class Terms:
         clients: MPS clients on each.
         execution_share: the part of an SLO that a request may take beside its waiting; None lets each model divide
             its SLO as it needs least.
+        spare: whether some of a GPU has to be left, for models that are not planned for.
     """
 
     gpus: int | None = None
     memory_mib: float | None = None
     clients: int = MPS_CLIENTS
     execution_share: float | None = None
+    spare: bool = False
 
     def __post_init__(self) -> None:
         if self.execution_share is not None and not 0 < self.execution_share < 1:

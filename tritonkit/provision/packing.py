@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from tritonkit.errors import Infeasible
 from tritonkit.provision import solver
-from tritonkit.provision.choices import Terms, Workload, lower_bound, shares
+from tritonkit.provision.choices import WHOLE, Terms, Workload, lower_bound, shares
 from tritonkit.provision.placement import Item, Seat, faults, item, items, seats, settle
 from tritonkit.provision.prediction import Behaviour
 
@@ -71,15 +71,15 @@ def pack(
         effort: how long the solver may look, in units of its deterministic clock.
 
     Raises:
-        Infeasible: a model cannot meet its objective at all, or the GPUs are too few; with what would fit.
+        Infeasible: models cannot meet their objectives at all, or the GPUs are too few; with what would fit.
         ToolMissing: OR-tools are not installed, and the greedy plan is not the best one at once.
     """
     from tritonkit.provision import shortfall
 
     workloads = sorted(workloads, key=lambda each: each.model)
-    for each in workloads:
-        if not shares(behaviours[each.model], each, terms):
-            raise shortfall.alone(each, behaviours[each.model], terms)
+    short = [each for each in workloads if not shares(behaviours[each.model], each, terms)]
+    if short:
+        raise shortfall.alone(short, workloads, behaviours, terms)
     bound = tried = lower_bound(workloads, behaviours, terms)
     menus = {each.model: menu(each, behaviours[each.model], terms) for each in workloads}
     best = greedy(menus, terms)
@@ -88,8 +88,10 @@ def pack(
         complete = len(best) * sum(len(each.choices) for menu in wider.values() for each in menu) <= EVERY
         best, tried = solver.improve(wider if complete else menus, terms, best, bound, effort)
         bound = tried if complete else bound
-    if terms.gpus is not None and len(best) > terms.gpus:
-        raise shortfall.together(workloads, behaviours, terms, len(best), proven=len(best) == bound)
+    roomy = room(best, terms)
+    if terms.gpus is not None and (len(best) > terms.gpus or not roomy):
+        needed, proven = len(best) + (not roomy), roomy and len(best) == bound
+        raise shortfall.together(workloads, behaviours, terms, needed, proven=proven, room=roomy)
     packing = _packing(best, terms, bound, tried)
     wrong = faults(packing.gpus, workloads, terms)
     if wrong:
@@ -129,6 +131,13 @@ def greedy(menus: Mapping[str, Sequence[Item]], terms: Terms) -> list[list[Item]
     """The best plan of several orders and rules of where each replica goes; to a new GPU where it fits on none."""
     plans = [_placed(order, terms, rule) for order, rules in _orders(menus) for rule in rules]
     return min(plans, key=lambda plan: (len(plan), _sum(plan, terms)))
+
+
+def room(plan: Sequence[Sequence[Item]], terms: Terms) -> bool:
+    """Whether a plan leaves models that are not planned for some of a GPU, where there are such models."""
+    if not terms.spare or terms.gpus is None or len(plan) != terms.gpus:
+        return True
+    return any(_sum([placed], terms) < WHOLE for placed in plan)
 
 
 def _tightest(growth: int, total: int) -> tuple[int, int]:
