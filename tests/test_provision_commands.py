@@ -381,6 +381,8 @@ def test_memory_that_is_not_known_is_said(folder: Path) -> None:
     [
         ("latency_p99: 12ms", "latency_p99: 12",
          "spec.yaml:26: models.mobilenet.slo.latency_p99: expected a time with its unit (us, ms or s), as in 20ms"),
+        ("slo: {latency_p99: 12ms, rate: 400/s}", "slo: 12ms",
+         "models.mobilenet.slo: expected latency_p99 and rate, as in {latency_p99: 20ms, rate: 300/s}, found '12ms'"),
         ("rate: 300/s", "rate: 300",
          "models.resnet50.slo.rate: expected a rate with its unit (/s or /min), as in 300/s, found 300"),
         ("rate: 300/s", "rate: 0/s", "models.resnet50.slo.rate: expected a rate above 0"),

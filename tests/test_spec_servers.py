@@ -52,6 +52,7 @@ def test_what_a_server_says(tmp_path: Path) -> None:
             "spec.yaml:6: servers[0].gpus[0]: expected the index of a GPU, as in 0, or its UUID",
         ),
         ("{name: a, gpus: [true]}", "spec.yaml:6: servers[0].gpus[0]: expected the index of a GPU"),
+        ("edge", "spec.yaml:6: servers[0]: expected a mapping, found 'edge'"),
         ("{name: a, gpus: 0}", "spec.yaml:6: servers[0].gpus: expected a valid list, found 0"),
         ("{name: a, thread_percentage: 0}", "servers[0].thread_percentage: expected greater than 0, found 0"),
         ("{name: a, thread_percentage: 101}", "thread_percentage: expected less than or equal to 100, found 101"),

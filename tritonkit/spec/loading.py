@@ -161,6 +161,10 @@ def _message(detail: ErrorDetails, known: list[str]) -> str:
         return "is missing"
     if kind == "extra_forbidden":
         return f"unknown key{nearest(str(detail['loc'][-1]), known)}"
+    if kind == "model_type":
+        slo = detail["ctx"]["class_name"] == Slo.__name__
+        wanted = "latency_p99 and rate, as in {latency_p99: 20ms, rate: 300/s}" if slo else "a mapping"
+        return f"expected {wanted}, found {shown(detail['input'])}"
     if kind == "too_short":
         least = detail["ctx"]["min_length"]
         return "may not be empty" if least == 1 else f"expected {least} values, found {detail['ctx']['actual_length']}"
