@@ -417,7 +417,23 @@ def test_a_profile_that_is_wrong_or_missing_is_named(folder: Path) -> None:
     assert (done.returncode, f"profiles.csv:{lines}: thread_percentage: expected a number" in done.stderr) == (2, True)
     done = tritonkit(folder, "provision", "--profile", "other.csv")
     assert (done.returncode, "other.csv: no such profile file" in done.stderr) == (2, True)
-    assert "tritonkit profile spec.yaml" in done.stderr
+    assert "hint: Measure one with: tritonkit profile spec.yaml --profile other.csv\n" in done.stderr
+    (folder / "spec.yaml").rename(folder / "mine.yaml")
+    option = "models.bert.max_batch_size=8"
+    done = tritonkit(folder, "provision", "mine.yaml", "--set", option, "--profile", "other.csv")
+    assert f"hint: Measure one with: tritonkit profile mine.yaml --set {option} --profile other.csv\n" in done.stderr
+
+
+def test_models_that_were_not_measured_are_named_with_the_command_that_does(folder: Path) -> None:
+    left = [row for row in rows() if row.key.model not in ("bert", "captioner") and not row.key.beside]
+    write(folder / "part.csv", left)
+    done = tritonkit(folder, "provision", "--profile", "part.csv")
+    assert (done.returncode, done.stderr.count("part.csv has no point of this model")) == (2, 2)
+    command = "tritonkit profile spec.yaml --profile part.csv"
+    assert f"hint: Measure what is missing with: {command} --model bert --model captioner\n" in done.stderr
+    write(folder / "part.csv", [replace(row, gpu="CPU") for row in left])
+    done = tritonkit(folder, "provision", "--profile", "part.csv")
+    assert f"hint: Measure what is missing with: {command} --gpu none --model bert --model captioner\n" in done.stderr
 
 
 @pytest.mark.parametrize(

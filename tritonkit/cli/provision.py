@@ -154,14 +154,19 @@ def inputs(
     """The spec, its workloads, what the profile knows, and the terms; for every command that plans."""
     from tritonkit.provision import objectives, profiles
     from tritonkit.provision.choices import Terms
+    from tritonkit.provision.measuring import CPU
     from tritonkit.provision.prediction import behaviours, gpu_memory_mib
     from tritonkit.spec.loading import load
 
     loaded = load(files, assignments, os.environ)
-    rows = profiles.read(profile)
-    profiles.device(rows, str(profile))
+    stated = [word for option in assignments for word in ("--set", option)]
+    place = [] if profile == DEFAULT_PROFILE else ["--profile", str(profile)]
+    measure = shlex.join(["tritonkit", "profile", *map(str, files), *stated, *place])
+    rows = profiles.read(profile, measure=measure)
+    if profiles.device(rows, str(profile)) == CPU.name:
+        measure += " --gpu none"
     known = behaviours(rows)
-    wanted = objectives.workloads(loaded, known, str(profile))
+    wanted = objectives.workloads(loaded, known, str(profile), measure=measure)
     for each in wanted:
         noted = (*known[each.model].notes, *objectives.notes(loaded, each.model))
         known[each.model] = replace(known[each.model], notes=noted)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from tritonkit.errors import Fault, SpecError, nearest
 from tritonkit.provision.choices import Workload
 from tritonkit.provision.prediction import Behaviour
+from tritonkit.provision.profiles import MEASURE
 from tritonkit.spec.loading import LoadedSpec
 
 
-def workloads(loaded: LoadedSpec, behaviours: Mapping[str, Behaviour], profile: str) -> tuple[Workload, ...]:
+def workloads(
+    loaded: LoadedSpec, behaviours: Mapping[str, Behaviour], profile: str, *, measure: str = MEASURE
+) -> tuple[Workload, ...]:
     """What each model with an ``slo`` is to hold.
 
     Args:
         loaded: the spec.
         behaviours: the models of the profile.
         profile: the profile's file, for messages.
+        measure: the command that adds to it, for messages.
 
     Raises:
         SpecError: no model has an ``slo``, or one that has cannot be planned for, or is not in the profile, or not with
@@ -29,7 +34,7 @@ def workloads(loaded: LoadedSpec, behaviours: Mapping[str, Behaviour], profile: 
         origin = loaded.faults.origin(("models",))
         message = "no model has an slo; give one its latency and its rate: slo: {latency_p99: 20ms, rate: 300/s}"
         raise SpecError([Fault(origin.file, origin.line, "models", message)])
-    wanted = []
+    wanted, missing = [], []
     for name, slo in sorted(found.items()):
         largest = largest_batch(loaded, name)
         if reason := unfit(loaded, name):
@@ -37,11 +42,14 @@ def workloads(loaded: LoadedSpec, behaviours: Mapping[str, Behaviour], profile: 
         elif name not in behaviours:
             message = f"{profile} has no point of this model{nearest(name, behaviours)}"
             loaded.faults.add(("models", name, "slo"), message)
+            missing.append(name)
         elif behaviours[name].curve.extent.batches[0] > largest:
             message = f"{profile} has no batch that this model takes: max_batch_size is {largest}"
             loaded.faults.add(("models", name, "slo"), message)
+            missing.append(name)
         wanted.append(Workload(name, slo.latency_p99, slo.rate, largest))
-    loaded.faults.raise_if_any()
+    only = "".join(f" --model {shlex.quote(name)}" for name in missing)
+    loaded.faults.raise_if_any(hint=f"Measure what is missing with: {measure}{only}" if missing else None)
     return tuple(wanted)
 
 

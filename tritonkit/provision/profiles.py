@@ -23,6 +23,8 @@ from tritonkit.provision.files import put
 REQUIRED = ("model", "thread_percentage", "batch_size", "latency_ms")
 OPTIONAL = ("throughput", "transfer_ms", "memory_mib", "gpu_memory_mib", "clients", "beside", "gpu")
 COLUMNS = (*REQUIRED, *OPTIONAL)
+MEASURE = "tritonkit profile spec.yaml"
+"""The command that measures a profile, where nobody says a better one."""
 
 
 @dataclass(frozen=True, order=True)
@@ -78,8 +80,8 @@ class Row:
     others: tuple[tuple[str, str], ...] = ()
 
 
-def read(path: Path) -> tuple[Row, ...]:
-    """Read a profile file.
+def read(path: Path, *, measure: str = MEASURE) -> tuple[Row, ...]:
+    """Read a profile file; where there is none, ``measure`` is the command that would make one.
 
     Raises:
         SpecError: it is no such file, or one of its lines is wrong; every fault is reported with its line.
@@ -88,8 +90,7 @@ def read(path: Path) -> tuple[Row, ...]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        hint = "Measure one with: tritonkit profile spec.yaml"
-        raise SpecError([Fault(file, 0, "", "no such profile file")], hint=hint) from None
+        raise SpecError([Fault(file, 0, "", "no such profile file")], hint=f"Measure one with: {measure}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError([Fault(file, 0, "", f"cannot be read: {error}")]) from error
     reader = csv.DictReader(io.StringIO(text), skipinitialspace=True)

@@ -83,11 +83,11 @@ class Faults:
         self._paths.append(path)
         self._found.append(Fault(origin.file, origin.line, dotted(path), message))
 
-    def raise_if_any(self) -> None:
-        """Raise one SpecError with every fault found.
+    def raise_if_any(self, *, hint: str | None = None) -> None:
+        """Raise one SpecError with every fault found, and what can be done about them.
 
         Raises:
             SpecError: at least one fault was added.
         """
         if self._found:
-            raise SpecError(self._found)
+            raise SpecError(self._found, hint=hint)
