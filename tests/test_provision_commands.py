@@ -277,6 +277,11 @@ def test_a_profile_of_two_devices_is_refused(folder: Path) -> None:
     done = tritonkit(folder, "provision")
     assert (done.returncode, "planned from profiles.csv, measured on NVIDIA H200" in done.stdout) == (0, True)
     assert json.loads(tritonkit(folder, "provision", "--json").stdout)["device"] == "NVIDIA H200"
+    assert "was measured on the CPU" not in done.stdout
+    words = "profiles.csv was measured on the CPU: the plan says nothing of any GPU"
+    write(folder / "profiles.csv", [replace(row, gpu="CPU") for row in rows()])
+    assert f"\n! {words}\n" in tritonkit(folder, "provision").stdout
+    assert words in json.loads(tritonkit(folder, "provision", "--json").stdout)["notes"]
     write(folder / "profiles.csv", [replace(named[0], gpu="CPU"), *named[1:]])
     done = tritonkit(folder, "provision")
     assert (done.returncode, "profiles.csv: was measured on CPU and NVIDIA H200" in done.stderr) == (2, True)

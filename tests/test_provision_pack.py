@@ -504,6 +504,13 @@ def test_percentages_are_those_that_were_measured_too() -> None:
     wanted = [Workload("m", 1000, 1)]
     (seat,) = pack(wanted, {"m": measured(7, 20)}, Terms()).gpus[0]
     assert (seat.choice.thread_percentage, why(seat, [seat], Terms())) == (7, "the smallest that was profiled")
+    (seat,) = pack(wanted, {"m": measured(12.5, 20)}, Terms()).gpus[0]
+    assert seat.choice.thread_percentage == 15
+    assert why(seat, [seat], Terms()) == (
+        "the smallest that plans give, as they give whole percentages and 12.5 % was profiled"
+    )
+    with pytest.raises(Infeasible, match=r"alone at 20 %, the largest that was profiled, a request takes"):
+        pack([Workload("m", 1, 1)], {"m": measured(7, 20)}, Terms())
     with pytest.raises(Infeasible, match="multiples of 5 or were measured and are whole, and its profile has none"):
         pack(wanted, {"m": measured(33.5)}, Terms())
 

@@ -224,6 +224,13 @@ def test_what_was_not_measured_is_assumed_and_told() -> None:
     assert not both["resnet50"].notes
 
 
+def test_a_profile_that_ends_early_is_told() -> None:
+    for most, told in ((30, True), (100, False)):
+        notes = behaviours([row for row in rows() if row.key.thread_percentage <= most])["bert"].notes
+        words = f"it was profiled only up to {most} %: larger percentages might need fewer GPUs"
+        assert (words in notes, any("profiled only up to" in note for note in notes)) == (told, told)
+
+
 def test_as_many_points_as_coefficients_are_no_fit() -> None:
     # Anything passes through seven points, and nothing tells what lies between.
     points = [row for row in rows({"bert": TRUTHS["bert"]}) if not row.key.beside]

@@ -87,6 +87,7 @@ def provision(
     """Find the fewest GPUs, and percentages and batches on them, that hold every model's SLO; needs no GPU itself."""
     from tritonkit.provision import objectives, overlay, profiles
     from tritonkit.provision.explanation import document
+    from tritonkit.provision.measuring import CPU
     from tritonkit.provision.packing import pack
 
     began = time.monotonic()
@@ -106,11 +107,13 @@ def provision(
         if target is not None:
             write(target, text)
     others = objectives.unplanned(loaded)
-    changed = overlay.notes(packing, loaded)
+    changed = [f"{name}: {words}" for name, words in overlay.notes(packing, loaded)]
+    if device == CPU.name:
+        changed.insert(0, f"{profile} was measured on the CPU: the plan says nothing of any GPU")
     if not as_json:
         print_packing(packing, terms, took, f"{profile}, measured on {device}" if device else str(profile))
-        for name, words in changed:
-            typer.echo(f"! {name}: {words}")
+        for words in changed:
+            typer.echo(f"! {words}")
     checked: tuple[Comparison, ...] = ()
     if validate:
         from tritonkit.cli import validation
@@ -123,7 +126,7 @@ def provision(
             "device": device,
             "unplanned": list(others),
             "served_gpus": overlay.gpus(packing, loaded),
-            "notes": [f"{name}: {words}" for name, words in changed],
+            "notes": changed,
             "seconds": took,
         }
         print_json({**found, "validation": [each.as_json() for each in checked]} if validate else found)

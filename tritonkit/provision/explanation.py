@@ -19,6 +19,9 @@ def why(seat: Seat, placed: Sequence[Seat], terms: Terms) -> str:
     company = _company(seat, len(placed) - 1)
     smaller = [each for each in percentages(choice.behaviour) if each < choice.thread_percentage]
     if not smaller:
+        low = choice.behaviour.curve.extent.percentages[0]
+        if low < choice.thread_percentage:
+            return f"the smallest that plans give, as they give whole percentages and {low:g} % was profiled{company}"
         return f"the smallest that was profiled{company}"
     percentage = smaller[-1]
     around = neighbours_of(

@@ -179,6 +179,9 @@ def _efficiency(points: Sequence[Row], shape: Curve) -> float:
 
 def _assumptions(points: Sequence[Row], beside: Sensitivity) -> list[str]:
     assumed = []
+    largest = max(row.key.thread_percentage for row in points)
+    if largest < 100:
+        assumed.append(f"it was profiled only up to {largest:g} %: larger percentages might need fewer GPUs")
     if beside.off > POOR_BESIDE:
         assumed.append(
             f"beside others it is predicted with an error of up to {beside.off:.0%}: plans leave room for it, and more "

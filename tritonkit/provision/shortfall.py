@@ -10,6 +10,7 @@ from tritonkit.errors import Infeasible
 from tritonkit.provision.choices import (
     MOST_REPLICAS,
     STEP,
+    WHOLE,
     Terms,
     Workload,
     batches,
@@ -129,9 +130,10 @@ def _reason(workload: Workload, behaviour: Behaviour, terms: Terms) -> tuple[str
             predict(behaviour, batch, offered[-1], (), workload.rate / SLOWEST).latency_p99_ms
             for batch in batches(behaviour, workload)
         )
+        at = f"{offered[-1]} %{', the largest that was profiled,' if offered[-1] < WHOLE else ''}"
         message = (
-            f"{name}: an SLO of {workload.slo_ms:g} ms cannot be met at any rate: alone at {offered[-1]} % a request "
-            f"takes {fastest:.3g} ms at best, 99 times of 100"
+            f"{name}: an SLO of {workload.slo_ms:g} ms cannot be met at any rate: alone at {at} a request takes "
+            f"{fastest:.3g} ms at best, 99 times of 100"
         )
         if fastest > workload.slo_ms:
             message += f", which is {fastest - workload.slo_ms:.3g} ms too much"
