@@ -87,7 +87,6 @@ def provision(
     """Find the fewest GPUs, and percentages and batches on them, that hold every model's SLO; needs no GPU itself."""
     from tritonkit.provision import objectives, overlay, profiles
     from tritonkit.provision.explanation import document
-    from tritonkit.provision.measuring import CPU
     from tritonkit.provision.packing import pack
 
     began = time.monotonic()
@@ -108,7 +107,7 @@ def provision(
             write(target, text)
     others = objectives.unplanned(loaded)
     changed = [f"{name}: {words}" for name, words in overlay.notes(packing, loaded)]
-    if device == CPU.name:
+    if device == profiles.CPU:
         changed.insert(0, f"{profile} was measured on the CPU: the plan says nothing of any GPU")
     if not as_json:
         print_packing(packing, terms, took, f"{profile}, measured on {device}" if device else str(profile))
@@ -157,7 +156,6 @@ def inputs(
     """The spec, its workloads, what the profile knows, and the terms; for every command that plans."""
     from tritonkit.provision import objectives, profiles
     from tritonkit.provision.choices import Terms
-    from tritonkit.provision.measuring import CPU
     from tritonkit.provision.prediction import behaviours, gpu_memory_mib
     from tritonkit.spec.loading import load
 
@@ -166,7 +164,7 @@ def inputs(
     place = [] if profile == DEFAULT_PROFILE else ["--profile", str(profile)]
     measure = shlex.join(["tritonkit", "profile", *map(str, files), *stated, *place])
     rows = profiles.read(profile, measure=measure)
-    if profiles.device(rows, str(profile)) == CPU.name:
+    if profiles.device(rows, str(profile)) == profiles.CPU:
         measure += " --gpu none"
     known = behaviours(rows)
     wanted = objectives.workloads(loaded, known, str(profile), measure=measure)

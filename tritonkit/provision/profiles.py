@@ -23,6 +23,8 @@ from tritonkit.provision.files import put
 REQUIRED = ("model", "thread_percentage", "batch_size", "latency_ms")
 OPTIONAL = ("throughput", "transfer_ms", "memory_mib", "gpu_memory_mib", "clients", "beside", "gpu")
 COLUMNS = (*REQUIRED, *OPTIONAL)
+CPU = "CPU"
+"""What the column ``gpu`` says of a profile of the CPU."""
 MEASURE = "tritonkit profile spec.yaml"
 """The command that measures a profile, where nobody says a better one."""
 
