@@ -338,6 +338,22 @@ def test_a_profile_from_the_command_line_is_planned_from_and_validated(
     assert (done.returncode, "no such model; did you mean 'add'?" in done.stderr) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--percentages", "10"), "--percentages: --gpu none measures on the CPU, where there are none"),
+        (("--percentages", "10,100"), "--percentages: --gpu none measures on the CPU, where there are none"),
+        (("--pair", "bert,resnet50"), "--pair: --gpu none measures on the CPU"),
+        (("--pair", "nonsense"), "--pair: --gpu none measures on the CPU"),
+        (("--percentages", "100"), ""),
+        (("--no-pairs",), ""),
+    ],
+)
+def test_options_that_mean_nothing_on_the_cpu_are_refused(tmp_path: Path, options: Sequence[str], words: str) -> None:
+    done = tritonkit(project(tmp_path / "mix"), "profile", "--gpu", "none", "--dry-run", *options, "--profile", "new")
+    assert (done.returncode, words in " ".join(done.stderr.split())) == (2 if words else 0, True), done.stderr
+
+
 def test_what_was_measured_before_an_interruption_is_kept_and_said(tmp_path: Path, models: Path) -> None:
     folder = project(tmp_path / "mix")
     (folder / "src/model.py").write_text((models / "add/1/model.py").read_text())

@@ -96,6 +96,10 @@ def profile(
         raise UsageError("--percentages: expected at most 100")
     if no_pairs and pairs:
         raise UsageError("--no-pairs and --pair: choose one of them")
+    if on_cpu and set(at) != {100.0}:
+        raise UsageError("--percentages: --gpu none measures on the CPU, where there are none: every point is at 100 %")
+    if on_cpu and pairs:
+        raise UsageError("--pair: --gpu none measures on the CPU, where models have no neighbours on a GPU")
     batches = whole_numbers("--batch-size", batch_size) if batch_size else None
     together = [] if no_pairs or on_cpu else [_pair(text) for text in pairs] if pairs else None
     selection = select(loaded, models or [], at, batches, together)
