@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 
 from tritonkit.errors import UsageError
 from tritonkit.provision.choices import WHOLE, Choice, Terms, Workload, choices
+from tritonkit.provision.controller import NO_RATE
 from tritonkit.provision.prediction import Behaviour, predict
 from tritonkit.spec.servers import Server, is_of
 
 # Halvings in the search for a rate: it is then known to a millionth of what a model can serve at most.
 _HALVINGS = 20
-# What holds no rate is taken to hold this one, in requests a second.
-_NEXT_TO_NOTHING = 1e-6
 _HINT = "Give the spec together with the plan that is served: tritonkit autoscale spec.yaml plan.yaml"
 
 
@@ -153,7 +152,10 @@ def rated(current: Fleet, rates: Mapping[str, float]) -> Fleet:
 
 
 def held(current: Fleet, terms: Terms) -> dict[str, float]:
-    """For each model the highest rate that holds its objective with what it has, beside all its neighbours."""
+    """For each model the highest rate that holds its objective with what it has, beside all its neighbours.
+
+    It is ``NO_RATE`` where none does.
+    """
     rates: dict[str, float] = {}
     for share in current:
         pressure = sum(choice.pressure for choice in share.choices)
@@ -176,7 +178,7 @@ def _held(choice: Choice, pressure: float, neighbours: int, terms: Terms) -> flo
         )
 
     run = predict(choice.behaviour, choice.batch_size, choice.thread_percentage)
-    low, high = _NEXT_TO_NOTHING, run.capacity * choice.replicas
+    low, high = NO_RATE, run.capacity * choice.replicas
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         low, high = (middle, high) if holds(middle) else (low, middle)
