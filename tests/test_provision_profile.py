@@ -450,6 +450,12 @@ def test_the_running_plan_is_watched_and_what_would_change_is_said(tmp_path: Pat
         assert not looks[1]["applied"]
         wet = tritonkit(folder, "autoscale", "spec.yaml", "plan.yaml", "--looks", "1", "--interval", "0.1")
         assert (wet.returncode, "there are no percentages to change" in wet.stderr) == (2, True)
+        other = ("--set", "models.bert.max_batch_size=3", "--dry-run", "--looks", "1", "--interval", "0.1")
+        refused = tritonkit(folder, "autoscale", "spec.yaml", "plan.yaml", *other)
+        assert refused.returncode == 2, refused.stderr
+        batch = yaml.safe_load((folder / "plan.yaml").read_text())["models"]["bert"]["max_batch_size"]
+        words = f"bert is served with batches of at most {batch}, and of 3 in the plan"
+        assert words in " ".join(refused.stderr.split())
         refused = tritonkit(folder, "autoscale", "spec.yaml", "--looks", "1", "--interval", "0.1")
         assert (refused.returncode, "the spec has no server with a GPU for bert" in refused.stderr) == (2, True)
     finally:
