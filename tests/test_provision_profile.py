@@ -21,10 +21,11 @@ from tritonkit.bench.command import WINDOWS
 from tritonkit.bench.preparation import Wish
 from tritonkit.bench.records import Extent, Repeat, Usage
 from tritonkit.bench.row import windows
+from tritonkit.cli.profile import reasons
 from tritonkit.cli.temporary import ON_CPU, serving
 from tritonkit.cli.validation import print_comparison
 from tritonkit.client.endpoint import Addresses
-from tritonkit.errors import BenchmarkFailed, Fault, LaunchFailed, RequestFailed, SpecError
+from tritonkit.errors import BenchmarkFailed, Fault, LaunchFailed, RequestFailed, SpecError, TritonkitError
 from tritonkit.provision import campaign
 from tritonkit.provision.campaign import batches, groups, pending, points, ring, run, servers_of
 from tritonkit.provision.choices import Terms, Workload
@@ -261,7 +262,7 @@ def test_points_alone_and_beside_one_another_through_real_servers(
     models: Path, perf_analyzer: PerfAnalyzer, tmp_path: Path
 ) -> None:
     servers = (Server("one", 0, ("add",)), Server("two", 1, ("open",)))
-    with serving(models, ["add", "open"], servers, ON_CPU) as deployment:
+    with serving(models, ["add", "open"], servers, ON_CPU, tmp_path / "kept") as deployment:
         meter = Meter(
             Addresses(deployment.http, deployment.grpc), perf_analyzer, replace(QUICK, shapes={"X": (4,)}), tmp_path,
             warm_up=0.2,
@@ -360,13 +361,60 @@ def test_what_was_measured_before_an_interruption_is_kept_and_said(tmp_path: Pat
     (folder / "spec.yaml").write_text((folder / "spec.yaml").read_text().replace("KIND_GPU", "KIND_CPU"))
     file = folder / "new.csv"
     line = [str(PROGRAM), "profile", "--gpu", "none", "--profile", file.name, "--measurement-interval", "500"]
-    with subprocess.Popen(line, cwd=folder, stderr=subprocess.PIPE, text=True) as running:
-        wait_for(file.exists, seconds=60)
-        running.send_signal(signal.SIGINT)
-        _, words = running.communicate(timeout=60)
-    assert running.returncode == 130, words
+
+    def interrupted(there: Path) -> str:
+        """What is said where a profile is interrupted as soon as a file is there."""
+        with subprocess.Popen(line, cwd=folder, stderr=subprocess.PIPE, text=True) as running:
+            wait_for(there.exists, seconds=60)
+            running.send_signal(signal.SIGINT)
+            _, words = running.communicate(timeout=60)
+        assert running.returncode == 130, words
+        return words
+
+    words = interrupted(folder / "new-raw/bert-100-b1/latency-bert/input.json")
+    assert "interrupted: no point was measured yet; run the same command to go on" in words
+    assert not file.exists()
+    words = interrupted(file)
     count = len(read(file))
-    assert f"interrupted: new.csv keeps the {count} points that were measured; run the same command to go on" in words
+    points = "1 point that was" if count == 1 else f"{count} points that were"
+    assert f"interrupted: new.csv keeps the {points} measured; run the same command to go on" in words
+
+
+def test_what_fails_says_why_once_and_keeps_the_log(tmp_path: Path) -> None:
+    folder = project(tmp_path / "mix")
+    (folder / "src/model.py").write_text("import nowhere_to_be_found\n")
+    (folder / "spec.yaml").write_text((folder / "spec.yaml").read_text().replace("KIND_GPU", "KIND_CPU"))
+    quick = ("--gpu", "none", "--profile", "new.csv", "--batch-size", "1,2")
+    done = tritonkit(folder, "profile", *quick, "--model", "bert")
+    assert done.returncode == 6, done.stderr
+    said = [line.strip() for line in done.stderr.splitlines()]
+    assert said[:4] == [
+        "error: 2 of 2 points could not be measured:", "bert at 100 %, batch 1", "bert at 100 %, batch 2",
+        "profiled-0 cannot serve every model:",
+    ]  # fmt: skip
+    assert done.stderr.count("No module named 'nowhere_to_be_found'") == 1
+    # The folder of the servers is gone, and their log is not; what is known to help is said, too.
+    (log,) = (line.removeprefix("Its log: ") for line in said if line.startswith("Its log: "))
+    assert Path(log) == folder / "new-raw/bert-100/profiled-0.log"
+    assert "nowhere_to_be_found" in Path(log).read_text()
+    assert "/tritonkit-" not in done.stderr.replace(str(folder), "")
+    assert any(line.startswith("Install what provides the module nowhere_to_be_found") for line in said)
+    assert said[-1] == "hint: Nothing was measured; run the same command to try the rest again."
+    assert done.stdout.splitlines()[-1] == "new.csv: 0 points measured, 0 were there already"
+
+
+def test_a_reason_is_given_once_with_all_its_points_and_logs() -> None:
+    one, two, three = (Key("bert", percentage, 1) for percentage in (10, 20, 50))
+    logs = [Path(f"raw/bert-{percentage}/profiled-0.log") for percentage in (10, 20)]
+    failed: dict[Key, TritonkitError] = {
+        key: LaunchFailed(f"it did not come up\nIts log: {log}", log=log, hint="Install it.")
+        for key, log in zip((one, two), logs, strict=True)
+    }
+    failed[three] = BenchmarkFailed(f"{three}: 1 requests failed", hint="The logs are in raw")
+    assert list(reasons(failed)) == [
+        f"  {one}", f"  {two}", "    it did not come up", f"    Its log: {logs[0]}",
+        f"    Its log: {logs[1]}", "    Install it.", f"  {three}", "    1 requests failed", "    The logs are in raw",
+    ]  # fmt: skip
 
 
 def test_a_plan_that_does_not_hold_is_found_out() -> None:

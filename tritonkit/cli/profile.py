@@ -13,7 +13,7 @@ import typer
 from tritonkit.cli.build import Assignments
 from tritonkit.cli.console import messages, print_json, print_table, progress
 from tritonkit.cli.provision import DEFAULT_PROFILE, ProfileFile, Sent
-from tritonkit.errors import BenchmarkFailed, TritonkitError, UsageError
+from tritonkit.errors import BenchmarkFailed, LaunchFailed, TritonkitError, UsageError
 
 if TYPE_CHECKING:
     from tritonkit.bench.preparation import Wish
@@ -118,14 +118,40 @@ def profile(
         known, failed = _measure(loaded, chosen, assignments or [], selection, target, device, wish, protocol)
     _print(wanted, known, as_json=as_json)
     if not as_json:
-        measured = len(left) - len(failed)
-        typer.echo(f"{target}: {measured} points measured, {len(wanted) - len(left)} were there already")
+        there = len(wanted) - len(left)
+        typer.echo(f"{target}: {_points(len(left) - len(failed))} measured, {there} {_were(there)} there already")
     if failed:
+        kept = "What was measured is kept, and can be planned with; run" if known else "Nothing was measured; run"
         raise BenchmarkFailed(
-            f"{len(failed)} of {len(wanted)} points could not be measured:\n"
-            + "\n".join(f"  {key}: {error.args[0]}" for key, error in failed.items()),
-            hint="What was measured is kept, and can be planned with; run the same command to try the rest again.",
+            "\n".join([f"{len(failed)} of {_points(len(wanted))} could not be measured:", *reasons(failed)]),
+            hint=f"{kept} the same command to try the rest again.",
         )
+
+
+def _points(count: int) -> str:
+    return f"{count} point{'' if count == 1 else 's'}"
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"
+
+
+def reasons(failed: Mapping[Key, TritonkitError]) -> Iterator[str]:
+    """Why points failed, as lines: each reason once below its points, then what to do and where the logs are."""
+    together: dict[tuple[str, ...], list[Key]] = {}
+    logs: dict[tuple[str, ...], list[str]] = {}
+    hints: dict[tuple[str, ...], list[str]] = {}
+    for key, error in failed.items():
+        lines = error.args[0].removeprefix(f"{key}: ").splitlines()
+        log = str(error.log) if isinstance(error, LaunchFailed) and error.log else None
+        # Each start of the servers has a log of its own, and may have failed for the same reason.
+        reason = tuple(line for line in lines if log is None or log not in line)
+        together.setdefault(reason, []).append(key)
+        logs.setdefault(reason, []).extend(line for line in lines if line not in reason)
+        hints.setdefault(reason, []).extend([error.hint] if error.hint else [])
+    for reason, keys in together.items():
+        yield from (f"  {key}" for key in keys)
+        yield from (f"    {line}" for line in (*reason, *dict.fromkeys([*logs[reason], *hints[reason]])))
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -157,6 +183,7 @@ def _measure(
     analyzer = perf_analyzer.find()
     gpus = (device.uuid,) if device.uuid else None
     overlay = dump(unhurried(loaded, selection.models))
+    raw = target.with_name(f"{target.stem}-raw").resolve()
     measured = 0
 
     with built(files, assignments, overlay) as (repository, _), progress() as bars:
@@ -172,10 +199,10 @@ def _measure(
                 for number, (model, percentage) in enumerate(servers)
             ]
             bars.update(bar, description=f"starting {', '.join(model for model, _ in servers)}")
+            kept = raw / "-beside-".join(f"{model}-{percentage:g}" for model, percentage in servers)
             with serving(
-                repository, with_members(loaded, [model for model, _ in servers]), found, gpus or ON_CPU
+                repository, with_members(loaded, [model for model, _ in servers]), found, gpus or ON_CPU, kept
             ) as deployment:
-                raw = target.with_name(f"{target.stem}-raw").resolve()
                 server = Addresses(deployment.http, deployment.grpc)
                 meter = Meter(server, analyzer, wish, raw, texts, start, device, protocol)
                 yield lambda key: meter.row(key, clients=_clients(deployment) if gpus else None)
@@ -189,10 +216,9 @@ def _measure(
         try:
             return campaign.run(selection.points, target, opened, told)
         except KeyboardInterrupt:
-            messages().print(
-                f"interrupted: {target} keeps the {measured} points that were measured; run the same command to go on",
-                markup=False,
-            )
+            kept = f"{target} keeps the {_points(measured)} that {_were(measured)} measured"
+            words = kept if measured else "no point was measured yet"
+            messages().print(f"interrupted: {words}; run the same command to go on", markup=False)
             raise
 
 

@@ -42,7 +42,8 @@ def validate(
         seconds: how long every model is under load.
         protocol: how requests are sent.
         device: what the profile was measured on; empty where it does not say.
-        raw: where perf_analyzer's command lines, logs and reports go; what is there is replaced.
+        raw: where perf_analyzer's command lines, logs and reports go, and the servers' logs where it fails; what is
+            there is replaced.
 
     Raises:
         SpecError, ExportFailed: the spec with the plan cannot be built.
@@ -86,7 +87,8 @@ def validate(
     with built(files, assignments, plan) as (repository, entries), progress() as bars:
         texts, start = samples_of(repository, os.environ)
         bar = bars.add_task("starting the plan's servers", total=None)
-        with serving(repository, with_members(loaded, list(loaded.spec.models)), entries, chosen) as deployment:
+        served = with_members(loaded, list(loaded.spec.models))
+        with serving(repository, served, entries, chosen, raw / "servers") as deployment:
             bars.update(bar, description=f"every model under its load for {seconds:g} s")
             endpoint = Endpoint(deployment.http)
             padded = {model: _padded(endpoint.config(model)) for model in rates} if here else {}
