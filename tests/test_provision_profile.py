@@ -311,6 +311,10 @@ def test_a_profile_from_the_command_line_is_planned_from_and_validated(
     assert not (tmp_path / "model_repository").exists()
     done = tritonkit(tmp_path, "profile", *quick, "--batch-size", "1,4")
     assert done.stdout.splitlines()[-1] == "profiles.csv: 2 points measured, 2 were there already"
+    # Who sees no bar sees a line a point.
+    assert done.stderr.splitlines() == [
+        "measured sum at 100 %, batch 1 (1 of 2)", "measured sum at 100 %, batch 4 (2 of 2)",
+    ]  # fmt: skip
     assert read(tmp_path / "profiles.csv")[:2] == before
     done = tritonkit(tmp_path, "provision", "--validate", "--seconds", "6", "--json")
     assert done.returncode == 0, done.stderr + done.stdout
@@ -388,7 +392,8 @@ def test_what_fails_says_why_once_and_keeps_the_log(tmp_path: Path) -> None:
     done = tritonkit(folder, "profile", *quick, "--model", "bert")
     assert done.returncode == 6, done.stderr
     said = [line.strip() for line in done.stderr.splitlines()]
-    assert said[:4] == [
+    assert said[:2] == ["failed bert at 100 %, batch 1 (1 of 2)", "failed bert at 100 %, batch 2 (2 of 2)"]
+    assert said[2:6] == [
         "error: 2 of 2 points could not be measured:", "bert at 100 %, batch 1", "bert at 100 %, batch 2",
         "profiled-0 cannot serve every model:",
     ]  # fmt: skip

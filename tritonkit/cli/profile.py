@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tritonkit.cli.build import Assignments
-from tritonkit.cli.console import messages, print_json, print_table, progress
+from tritonkit.cli.console import advance, messages, print_json, print_table, progress
 from tritonkit.cli.provision import DEFAULT_PROFILE, ProfileFile, Sent
 from tritonkit.errors import BenchmarkFailed, LaunchFailed, TritonkitError, UsageError
 
@@ -211,7 +211,7 @@ def _measure(
             nonlocal measured
             failed = isinstance(found, TritonkitError)
             measured += not failed
-            bars.update(bar, advance=1, description=f"{'failed' if failed else 'measured'} {key}")
+            advance(bars, bar, f"{'failed' if failed else 'measured'} {key}")
 
         try:
             return campaign.run(selection.points, target, opened, told)
