@@ -201,7 +201,7 @@ def test_columns_of_others_are_kept(tmp_path: Path) -> None:
     file.write_text("who,model,thread_percentage,batch_size,latency_ms,when\nann,a,10,1,6.2,\n,a,10,2,7,monday\n")
     add(file, Row(Key("a", 10, 4), 9.0))
     text = file.read_text().splitlines()
-    assert text[0].endswith(",gpu,who,when")
+    assert text[0].endswith(",gpu,fingerprint,who,when")
     assert [line.split(",")[-2:] for line in text[1:]] == [["ann", ""], ["", "monday"], ["", ""]]
     assert [row.others for row in read(file)][:2] == [
         (("who", "ann"), ("when", "")), (("who", ""), ("when", "monday")),
@@ -210,14 +210,14 @@ def test_columns_of_others_are_kept(tmp_path: Path) -> None:
 
 def test_points_are_added_only_to_a_profile_of_the_same_device(tmp_path: Path) -> None:
     file = tmp_path / "profiles.csv"
-    assert campaign.known(file, "NVIDIA H200") == ()
+    assert campaign.known(file, "NVIDIA H200", {}) == ()
     add(file, Row(Key("a", 10, 1), 6.2))
     add(file, Row(Key("a", 100, 1), 2.1, gpu="NVIDIA H200"))
     # Another GPU of the same product will do, and so will rows that do not say where they are from.
-    assert len(campaign.known(file, "NVIDIA H200")) == 2
+    assert len(campaign.known(file, "NVIDIA H200", {})) == 2
     for other in ("CPU", "NVIDIA A100"):
         with pytest.raises(SpecError, match=f"was measured on NVIDIA H200, and this is {other}"):
-            campaign.known(file, other)
+            campaign.known(file, other, {})
 
 
 def test_batches_that_a_model_does_not_take_are_not_its_points() -> None:
@@ -316,6 +316,19 @@ def test_a_profile_from_the_command_line_is_planned_from_and_validated(
         "measured sum at 100 %, batch 1 (1 of 2)", "measured sum at 100 %, batch 4 (2 of 2)",
     ]  # fmt: skip
     assert read(tmp_path / "profiles.csv")[:2] == before
+    # Another version of a model is another one: its points are measured anew, or not at all.
+    other = (*quick, "--model", "sum", "--batch-size", "1", "--set", "models.sum.instance_group[0].count=2")
+    (tmp_path / "other.csv").write_text((tmp_path / "profiles.csv").read_text())
+    done = tritonkit(tmp_path, "profile", *other, "--profile", "other.csv")
+    assert (done.returncode, "sum: its points are of another version" in done.stderr) == (2, True), done.stderr
+    done = tritonkit(tmp_path, "profile", *other, "--profile", "other.csv", "--fresh")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "other.csv: 1 point measured, 0 were there already"
+    assert "note: other.csv as it was is kept in other.csv.1" in done.stderr
+    assert read(tmp_path / "other.csv.1") == read(tmp_path / "profiles.csv")
+    *first, anew = read(tmp_path / "other.csv")
+    assert (tuple(first), anew.key) == (before, Key("sum", 100, 1))
+    assert anew.fingerprint not in {row.fingerprint for row in read(tmp_path / "profiles.csv")}
     done = tritonkit(tmp_path, "provision", "--validate", "--seconds", "6", "--json")
     assert done.returncode == 0, done.stderr + done.stdout
     assert "note: no GPU is here" in done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,6 +77,10 @@ def profile(
     stability: Annotated[
         float, typer.Option("--stability-percentage", min=0.1, help="How far three windows may differ.")
     ] = 5.0,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Measure again what the file has of these models; it is kept aside as it was."),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the points only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the points as JSON.")] = False,
 ) -> None:
@@ -83,7 +88,9 @@ def profile(
     from tritonkit.bench.levels import numbers, whole_numbers
     from tritonkit.bench.preparation import Wish
     from tritonkit.provision import campaign
+    from tritonkit.provision.outdated import without
     from tritonkit.provision.selection import select
+    from tritonkit.repository.fingerprint import fingerprints
     from tritonkit.serve.gpus import NONE
     from tritonkit.spec.loading import load
 
@@ -104,7 +111,10 @@ def profile(
     together = [] if no_pairs or on_cpu else [_pair(text) for text in pairs] if pairs else None
     selection = select(loaded, models or [], at, batches, together)
     device = _device(gpu)
-    known = campaign.known(target, device.name)
+    versions = {name: each for name, each in fingerprints(loaded).items() if name in selection.models}
+    known = campaign.known(target, device.name, {} if fresh else versions)
+    if fresh:
+        known = without(known, selection.models)
     for words in selection.left_out:
         messages().print(f"note: left out: {words}", markup=False)
     wanted = selection.points
@@ -115,7 +125,8 @@ def profile(
     failed: Mapping[Key, TritonkitError] = {}
     if left:
         wish = Wish({}, {}, interval_ms=interval, stability_percentage=stability)
-        known, failed = _measure(loaded, chosen, assignments or [], selection, target, device, wish, protocol)
+        asked = (loaded, chosen, assignments or [], selection, versions, target)
+        known, failed = _measure(*asked, device, wish, protocol, fresh=fresh)
     _print(wanted, known, as_json=as_json)
     if not as_json:
         there = len(wanted) - len(left)
@@ -166,15 +177,19 @@ def _measure(
     files: list[Path],
     assignments: list[str],
     selection: Selection,
+    versions: Mapping[str, str],
     target: Path,
     device: Gpu,
     wish: Wish,
     protocol: Protocol,
+    *,
+    fresh: bool,
 ) -> tuple[tuple[Row, ...], Mapping[Key, TritonkitError]]:
     from tritonkit.cli.temporary import ON_CPU, built, samples_of, serving, with_members
     from tritonkit.client.endpoint import Addresses
     from tritonkit.provision import campaign
     from tritonkit.provision.measuring import Meter
+    from tritonkit.provision.outdated import take_out
     from tritonkit.provision.overlay import unhurried
     from tritonkit.spec import servers as entries
     from tritonkit.spec.writing import dump
@@ -188,9 +203,11 @@ def _measure(
 
     with built(files, assignments, overlay) as (repository, _), progress() as bars:
         texts, start = samples_of(repository, os.environ)
-        bar = bars.add_task(
-            "profiling", total=len(campaign.pending(selection.points, campaign.known(target, device.name)))
-        )
+        before = take_out(target, selection.models) if fresh else None
+        if before is not None:
+            messages().print(f"note: {target} as it was is kept in {before}", markup=False)
+        there = campaign.known(target, device.name, versions)
+        bar = bars.add_task("profiling", total=len(campaign.pending(selection.points, there)))
 
         @contextmanager
         def opened(servers: tuple[Server, ...]) -> Iterator[Measure]:
@@ -205,7 +222,12 @@ def _measure(
             ) as deployment:
                 server = Addresses(deployment.http, deployment.grpc)
                 meter = Meter(server, analyzer, wish, raw, texts, start, device, protocol)
-                yield lambda key: meter.row(key, clients=_clients(deployment) if gpus else None)
+
+                def measure(key: Key) -> Row:
+                    row = meter.row(key, clients=_clients(deployment) if gpus else None)
+                    return replace(row, fingerprint=";".join(versions[model] for model in key.models))
+
+                yield measure
 
         def told(key: Key, found: Row | TritonkitError) -> None:
             nonlocal measured
