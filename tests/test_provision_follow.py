@@ -399,6 +399,20 @@ def test_a_gpu_whose_rates_stay_is_left_alone() -> None:
     assert change.server == "mobilenet"
 
 
+def test_what_holds_its_slo_at_no_rate_is_said_once() -> None:
+    # An item takes longer at 10 % than the objective allows.
+    following = watched(place("bert", 0, 10), place("resnet50", 1, 30))
+    following.wanted = [replace(each, slo_ms=2.0 if each.model == "bert" else each.slo_ms) for each in following.wanted]
+    first = following.look(seen(bert=0, resnet50=0))
+    assert first.decision.notes == ("bert: what runs holds its SLO at no rate",)
+    assert following.look(seen(bert=0, resnet50=0)).decision.notes == ()
+    # Somebody changes percentages: what runs is looked at anew.
+    following.places[1] = replace(following.places[1], thread_percentage=60)
+    assert following.look(seen(bert=0, resnet50=0)).decision.notes == first.decision.notes
+    asked = following.look(seen(bert=50, resnet50=0))
+    assert (asked.decision.reasons, asked.decision.notes) == (("bert: 50/s, what runs holds its SLO at no rate",), ())
+
+
 ENTRIES = (
     Server("bert", 0, ("bert",), (0, "GPU-bbbb"), 25),
     Server("bert-rest", 1, ("other",), (1,), 40),

@@ -17,12 +17,15 @@ from measured import repository
 from profiled import TRUTHS, project, rows
 from serving import ANY_PORTS, PROGRAM, tritonkit, wait_for
 
+from tritonkit.bench.command import WINDOWS
 from tritonkit.bench.preparation import Wish
 from tritonkit.bench.records import Extent, Repeat, Usage
+from tritonkit.bench.row import windows
+from tritonkit.cli.profile import reasons
 from tritonkit.cli.temporary import ON_CPU, serving
 from tritonkit.cli.validation import print_comparison
 from tritonkit.client.endpoint import Addresses
-from tritonkit.errors import BenchmarkFailed, Fault, LaunchFailed, RequestFailed, SpecError
+from tritonkit.errors import BenchmarkFailed, Fault, LaunchFailed, RequestFailed, SpecError, TritonkitError
 from tritonkit.provision import campaign
 from tritonkit.provision.campaign import batches, groups, pending, points, ring, run, servers_of
 from tritonkit.provision.choices import Terms, Workload
@@ -198,7 +201,7 @@ def test_columns_of_others_are_kept(tmp_path: Path) -> None:
     file.write_text("who,model,thread_percentage,batch_size,latency_ms,when\nann,a,10,1,6.2,\n,a,10,2,7,monday\n")
     add(file, Row(Key("a", 10, 4), 9.0))
     text = file.read_text().splitlines()
-    assert text[0].endswith(",gpu,who,when")
+    assert text[0].endswith(",gpu,fingerprint,who,when")
     assert [line.split(",")[-2:] for line in text[1:]] == [["ann", ""], ["", "monday"], ["", ""]]
     assert [row.others for row in read(file)][:2] == [
         (("who", "ann"), ("when", "")), (("who", ""), ("when", "monday")),
@@ -207,14 +210,14 @@ def test_columns_of_others_are_kept(tmp_path: Path) -> None:
 
 def test_points_are_added_only_to_a_profile_of_the_same_device(tmp_path: Path) -> None:
     file = tmp_path / "profiles.csv"
-    assert campaign.known(file, "NVIDIA H200") == ()
+    assert campaign.known(file, "NVIDIA H200", {}) == ()
     add(file, Row(Key("a", 10, 1), 6.2))
     add(file, Row(Key("a", 100, 1), 2.1, gpu="NVIDIA H200"))
     # Another GPU of the same product will do, and so will rows that do not say where they are from.
-    assert len(campaign.known(file, "NVIDIA H200")) == 2
+    assert len(campaign.known(file, "NVIDIA H200", {})) == 2
     for other in ("CPU", "NVIDIA A100"):
         with pytest.raises(SpecError, match=f"was measured on NVIDIA H200, and this is {other}"):
-            campaign.known(file, other)
+            campaign.known(file, other, {})
 
 
 def test_batches_that_a_model_does_not_take_are_not_its_points() -> None:
@@ -259,7 +262,7 @@ def test_points_alone_and_beside_one_another_through_real_servers(
     models: Path, perf_analyzer: PerfAnalyzer, tmp_path: Path
 ) -> None:
     servers = (Server("one", 0, ("add",)), Server("two", 1, ("open",)))
-    with serving(models, ["add", "open"], servers, ON_CPU) as deployment:
+    with serving(models, ["add", "open"], servers, ON_CPU, tmp_path / "kept") as deployment:
         meter = Meter(
             Addresses(deployment.http, deployment.grpc), perf_analyzer, replace(QUICK, shapes={"X": (4,)}), tmp_path,
             warm_up=0.2,
@@ -308,7 +311,24 @@ def test_a_profile_from_the_command_line_is_planned_from_and_validated(
     assert not (tmp_path / "model_repository").exists()
     done = tritonkit(tmp_path, "profile", *quick, "--batch-size", "1,4")
     assert done.stdout.splitlines()[-1] == "profiles.csv: 2 points measured, 2 were there already"
+    # Who sees no bar sees a line a point.
+    assert done.stderr.splitlines() == [
+        "measured sum at 100 %, batch 1 (1 of 2)", "measured sum at 100 %, batch 4 (2 of 2)",
+    ]  # fmt: skip
     assert read(tmp_path / "profiles.csv")[:2] == before
+    # Another version of a model is another one: its points are measured anew, or not at all.
+    other = (*quick, "--model", "sum", "--batch-size", "1", "--set", "models.sum.instance_group[0].count=2")
+    (tmp_path / "other.csv").write_text((tmp_path / "profiles.csv").read_text())
+    done = tritonkit(tmp_path, "profile", *other, "--profile", "other.csv")
+    assert (done.returncode, "sum: its points are of another version" in done.stderr) == (2, True), done.stderr
+    done = tritonkit(tmp_path, "profile", *other, "--profile", "other.csv", "--fresh")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "other.csv: 1 point measured, 0 were there already"
+    assert "note: other.csv as it was is kept in other.csv.1" in done.stderr
+    assert read(tmp_path / "other.csv.1") == read(tmp_path / "profiles.csv")
+    *first, anew = read(tmp_path / "other.csv")
+    assert (tuple(first), anew.key) == (before, Key("sum", 100, 1))
+    assert anew.fingerprint not in {row.fingerprint for row in read(tmp_path / "profiles.csv")}
     done = tritonkit(tmp_path, "provision", "--validate", "--seconds", "6", "--json")
     assert done.returncode == 0, done.stderr + done.stdout
     assert "note: no GPU is here" in done.stderr
@@ -327,8 +347,29 @@ def test_a_profile_from_the_command_line_is_planned_from_and_validated(
     )
     assert plan < notes < compared
     assert "note: 1 s may be too short to tell whether add is served 150/s; --seconds 6 is enough" in done.stderr
+    # One model alone is not measured for longer than asked until it is steady.
+    done = tritonkit(tmp_path, "provision", "--set", "~models.sum", "--validate", "--seconds", "1.5")
+    assert "note: 1.5 s may be too short" in done.stderr
+    (log,) = (tmp_path / "profiles-validation").rglob("perf_analyzer-1.log")
+    assert len(windows(log.read_text())) == WINDOWS
     done = tritonkit(tmp_path, "profile", "--model", "ad")
     assert (done.returncode, "no such model; did you mean 'add'?" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--percentages", "10"), "--percentages: --gpu none measures on the CPU, where there are none"),
+        (("--percentages", "10,100"), "--percentages: --gpu none measures on the CPU, where there are none"),
+        (("--pair", "bert,resnet50"), "--pair: --gpu none measures on the CPU"),
+        (("--pair", "nonsense"), "--pair: --gpu none measures on the CPU"),
+        (("--percentages", "100"), ""),
+        (("--no-pairs",), ""),
+    ],
+)
+def test_options_that_mean_nothing_on_the_cpu_are_refused(tmp_path: Path, options: Sequence[str], words: str) -> None:
+    done = tritonkit(project(tmp_path / "mix"), "profile", "--gpu", "none", "--dry-run", *options, "--profile", "new")
+    assert (done.returncode, words in " ".join(done.stderr.split())) == (2 if words else 0, True), done.stderr
 
 
 def test_what_was_measured_before_an_interruption_is_kept_and_said(tmp_path: Path, models: Path) -> None:
@@ -337,20 +378,68 @@ def test_what_was_measured_before_an_interruption_is_kept_and_said(tmp_path: Pat
     (folder / "spec.yaml").write_text((folder / "spec.yaml").read_text().replace("KIND_GPU", "KIND_CPU"))
     file = folder / "new.csv"
     line = [str(PROGRAM), "profile", "--gpu", "none", "--profile", file.name, "--measurement-interval", "500"]
-    with subprocess.Popen(line, cwd=folder, stderr=subprocess.PIPE, text=True) as running:
-        wait_for(file.exists, seconds=60)
-        running.send_signal(signal.SIGINT)
-        _, words = running.communicate(timeout=60)
-    assert running.returncode == 130, words
+
+    def interrupted(there: Path) -> str:
+        """What is said where a profile is interrupted as soon as a file is there."""
+        with subprocess.Popen(line, cwd=folder, stderr=subprocess.PIPE, text=True) as running:
+            wait_for(there.exists, seconds=60)
+            running.send_signal(signal.SIGINT)
+            _, words = running.communicate(timeout=60)
+        assert running.returncode == 130, words
+        return words
+
+    words = interrupted(folder / "new-raw/bert-100-b1/latency-bert/input.json")
+    assert "interrupted: no point was measured yet; run the same command to go on" in words
+    assert not file.exists()
+    words = interrupted(file)
     count = len(read(file))
-    assert f"interrupted: new.csv keeps the {count} points that were measured; run the same command to go on" in words
+    points = "1 point that was" if count == 1 else f"{count} points that were"
+    assert f"interrupted: new.csv keeps the {points} measured; run the same command to go on" in words
+
+
+def test_what_fails_says_why_once_and_keeps_the_log(tmp_path: Path) -> None:
+    folder = project(tmp_path / "mix")
+    (folder / "src/model.py").write_text("import nowhere_to_be_found\n")
+    (folder / "spec.yaml").write_text((folder / "spec.yaml").read_text().replace("KIND_GPU", "KIND_CPU"))
+    quick = ("--gpu", "none", "--profile", "new.csv", "--batch-size", "1,2")
+    done = tritonkit(folder, "profile", *quick, "--model", "bert")
+    assert done.returncode == 6, done.stderr
+    said = [line.strip() for line in done.stderr.splitlines()]
+    assert said[:2] == ["failed bert at 100 %, batch 1 (1 of 2)", "failed bert at 100 %, batch 2 (2 of 2)"]
+    assert said[2:6] == [
+        "error: 2 of 2 points could not be measured:", "bert at 100 %, batch 1", "bert at 100 %, batch 2",
+        "profiled-0 cannot serve every model:",
+    ]  # fmt: skip
+    assert done.stderr.count("No module named 'nowhere_to_be_found'") == 1
+    # The folder of the servers is gone, and their log is not; what is known to help is said, too.
+    (log,) = (line.removeprefix("Its log: ") for line in said if line.startswith("Its log: "))
+    assert Path(log) == folder / "new-raw/bert-100/profiled-0.log"
+    assert "nowhere_to_be_found" in Path(log).read_text()
+    assert "/tritonkit-" not in done.stderr.replace(str(folder), "")
+    assert any(line.startswith("Install what provides the module nowhere_to_be_found") for line in said)
+    assert said[-1] == "hint: Nothing was measured; run the same command to try the rest again."
+    assert done.stdout.splitlines()[-1] == "new.csv: 0 points measured, 0 were there already"
+
+
+def test_a_reason_is_given_once_with_all_its_points_and_logs() -> None:
+    one, two, three = (Key("bert", percentage, 1) for percentage in (10, 20, 50))
+    logs = [Path(f"raw/bert-{percentage}/profiled-0.log") for percentage in (10, 20)]
+    failed: dict[Key, TritonkitError] = {
+        key: LaunchFailed(f"it did not come up\nIts log: {log}", log=log, hint="Install it.")
+        for key, log in zip((one, two), logs, strict=True)
+    }
+    failed[three] = BenchmarkFailed(f"{three}: 1 requests failed", hint="The logs are in raw")
+    assert list(reasons(failed)) == [
+        f"  {one}", f"  {two}", "    it did not come up", f"    Its log: {logs[0]}",
+        f"    Its log: {logs[1]}", "    Install it.", f"  {three}", "    1 requests failed", "    The logs are in raw",
+    ]  # fmt: skip
 
 
 def test_a_plan_that_does_not_hold_is_found_out() -> None:
     plan = pack([Workload("bert", 60, 150), Workload("mobilenet", 12, 400)], behaviours(rows()), Terms())
     good = Repeat(
         throughput=148, latency_avg=20_000, latency_p50=1, latency_p90=1, latency_p95=1, latency_p99=50_000,
-        batches={2: 50, 3: 50}, seconds=60, parts={"compute_infer": 8000.0, "compute_input": 100.0},
+        batches={2: 50, 3: 50}, requests=60 * 148, seconds=80, parts={"compute_infer": 8000.0, "compute_input": 100.0},
     )  # fmt: skip
     (found,) = compare(plan, {"bert": good}, {})
     assert (found.model, found.held, found.batch_size, found.compute_ms) == ("bert", True, 2.5, 8.1)
@@ -365,18 +454,22 @@ def test_a_plan_that_does_not_hold_is_found_out() -> None:
     for broken in (replace(good, latency_p99=61_000), replace(good, throughput=130), replace(good, failures=1)):
         assert not compare(plan, {"bert": broken}, {})[0].held
     # A minute of random arrivals may be a few percent off.
-    assert compare(plan, {"bert": replace(good, throughput=142)}, {})[0].held
+    assert compare(plan, {"bert": replace(good, throughput=142, requests=60 * 142)}, {})[0].held
+
+    def over(seconds: float, throughput: float) -> tuple[bool, bool]:
+        """What is said of so many seconds; perf_analyzer ran for longer, and its figures do not rest on that."""
+        repeat = replace(good, throughput=throughput, requests=round(seconds * throughput), seconds=seconds + 10)
+        (found,) = compare(plan, {"bert": repeat}, {})
+        return found.told, found.held
+
     # In two seconds anything may be, which is no proof; in the time that is told to be enough it is one.
-    (short,) = compare(plan, {"bert": replace(good, throughput=131, seconds=2)}, {})
-    assert (short.told, short.held) == (False, False)
-    assert compare(plan, {"bert": replace(good, throughput=148, seconds=2)}, {})[0].held
-    (slow,) = compare(plan, {"bert": replace(good, throughput=100, seconds=2)}, {})
-    assert (slow.told, slow.held) == (True, False)
+    assert [over(2, throughput) for throughput in (148, 131, 100)] == [(True, True), (False, False), (True, False)]
     enough = seconds_to_tell(150)
     assert enough == pytest.approx(6)
-    for throughput, held in ((132, True), (129, False)):
-        (found,) = compare(plan, {"bert": replace(good, throughput=throughput, seconds=enough)}, {})
-        assert (found.told, found.held) == (True, held)
+    assert [over(enough, throughput) for throughput in (132, 129)] == [(True, True), (True, False)]
+    # Nor is it one where the log does not say how many requests there were.
+    (silent,) = compare(plan, {"bert": replace(good, throughput=131, requests=None)}, {})
+    assert (silent.told, silent.held) == (False, False)
 
 
 def test_a_comparison_fits_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -423,6 +516,12 @@ def test_the_running_plan_is_watched_and_what_would_change_is_said(tmp_path: Pat
         assert not looks[1]["applied"]
         wet = tritonkit(folder, "autoscale", "spec.yaml", "plan.yaml", "--looks", "1", "--interval", "0.1")
         assert (wet.returncode, "there are no percentages to change" in wet.stderr) == (2, True)
+        other = ("--set", "models.bert.max_batch_size=3", "--dry-run", "--looks", "1", "--interval", "0.1")
+        refused = tritonkit(folder, "autoscale", "spec.yaml", "plan.yaml", *other)
+        assert refused.returncode == 2, refused.stderr
+        batch = yaml.safe_load((folder / "plan.yaml").read_text())["models"]["bert"]["max_batch_size"]
+        words = f"bert is served with batches of at most {batch}, and of 3 in the plan"
+        assert words in " ".join(refused.stderr.split())
         refused = tritonkit(folder, "autoscale", "spec.yaml", "--looks", "1", "--interval", "0.1")
         assert (refused.returncode, "the spec has no server with a GPU for bert" in refused.stderr) == (2, True)
     finally:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tritonkit.cli.build import Assignments
 from tritonkit.cli.console import messages, print_json_line
 from tritonkit.cli.provision import DEFAULT_PROFILE, GpuMemory, ProfileFile, Share, inputs
-from tritonkit.errors import LaunchFailed, TritonkitError, UsageError
+from tritonkit.errors import LaunchFailed, RequestFailed, TritonkitError, UsageError
 
 if TYPE_CHECKING:
     from tritonkit.client.endpoint import Addresses
@@ -65,6 +65,8 @@ def autoscale(
     fleet(places, wanted, known)
     if not dry_run:
         watched.check_gpus()
+    models = loaded.spec.models
+    watched.check_batches(places, {each.model: models[each.model].fields.get("max_batch_size") for each in wanted})
     if not latencies_p99_ms(watched.telling("metrics", places)):
         messages().print(f"note: Triton tells no p99 here; serve with: tritonkit up {SUMMARIES}", markup=False)
     policy, state = Policy(headroom=headroom, patience_s=patience, rest_s=rest), State()
@@ -144,6 +146,26 @@ class _Watched:
                 "the servers run on the CPU, and there are no percentages to change",
                 hint="See what would be changed on GPUs with: --dry-run",
             )
+
+    def check_batches(self, places: Sequence[Place], stated: Mapping[str, Any]) -> None:
+        """See that models are served with the batches that spec and plan state; others may be found out by Triton.
+
+        Raises:
+            UsageError: one is served with others.
+        """
+        from tritonkit.client.endpoint import Endpoint
+        from tritonkit.provision.fleet import HINT
+
+        for address, models in self.telling("http", places).items():
+            for model in sorted(name for name in models if stated[name]):
+                try:
+                    served = Endpoint(address).config(model).get("max_batch_size", 0)
+                except RequestFailed as error:
+                    messages().print(f"note: the batches of {model} are not known: {error.args[0]}", markup=False)
+                    continue
+                if served != stated[model]:
+                    words = f"{model} is served with batches of at most {served}, and of {stated[model]} in the plan"
+                    raise UsageError(words, hint=HINT)
 
     def apply(self, changes: Sequence[Change]) -> bool:
         """Make changes one by one; whether all are made. After one that is refused the rest no longer fits.

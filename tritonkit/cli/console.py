@@ -20,7 +20,7 @@ from tritonkit.errors import TritonkitError
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
@@ -154,3 +154,13 @@ def progress(*, transient: bool = True) -> Iterator[Progress]:
         disable=not console.is_terminal,
     ) as bars:
         yield bars
+
+
+def advance(bars: Progress, task: TaskID, words: str) -> None:
+    """One more of a task is done: shown on its bar, or said in a line on standard error where no bar is drawn."""
+    from rich.markup import escape
+
+    bars.update(task, advance=1, description=escape(words))
+    if bars.disable:
+        (shown,) = (each for each in bars.tasks if each.id == task)
+        bars.console.print(f"{words} ({shown.completed:g} of {shown.total:g})", markup=False)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tritonkit.cli.build import Assignments
-from tritonkit.cli.console import messages, print_json, print_table, progress
+from tritonkit.cli.console import advance, messages, print_json, print_table, progress
 from tritonkit.cli.provision import DEFAULT_PROFILE, ProfileFile, Sent
-from tritonkit.errors import BenchmarkFailed, TritonkitError, UsageError
+from tritonkit.errors import BenchmarkFailed, LaunchFailed, TritonkitError, UsageError
 
 if TYPE_CHECKING:
     from tritonkit.bench.preparation import Wish
@@ -76,6 +77,10 @@ def profile(
     stability: Annotated[
         float, typer.Option("--stability-percentage", min=0.1, help="How far three windows may differ.")
     ] = 5.0,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Measure again what the file has of these models; it is kept aside as it was."),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the points only.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the points as JSON.")] = False,
 ) -> None:
@@ -83,7 +88,9 @@ def profile(
     from tritonkit.bench.levels import numbers, whole_numbers
     from tritonkit.bench.preparation import Wish
     from tritonkit.provision import campaign
+    from tritonkit.provision.outdated import without
     from tritonkit.provision.selection import select
+    from tritonkit.repository.fingerprint import fingerprints
     from tritonkit.serve.gpus import NONE
     from tritonkit.spec.loading import load
 
@@ -96,11 +103,18 @@ def profile(
         raise UsageError("--percentages: expected at most 100")
     if no_pairs and pairs:
         raise UsageError("--no-pairs and --pair: choose one of them")
+    if on_cpu and set(at) != {100.0}:
+        raise UsageError("--percentages: --gpu none measures on the CPU, where there are none: every point is at 100 %")
+    if on_cpu and pairs:
+        raise UsageError("--pair: --gpu none measures on the CPU, where models have no neighbours on a GPU")
     batches = whole_numbers("--batch-size", batch_size) if batch_size else None
     together = [] if no_pairs or on_cpu else [_pair(text) for text in pairs] if pairs else None
     selection = select(loaded, models or [], at, batches, together)
     device = _device(gpu)
-    known = campaign.known(target, device.name)
+    versions = {name: each for name, each in fingerprints(loaded).items() if name in selection.models}
+    known = campaign.known(target, device.name, {} if fresh else versions)
+    if fresh:
+        known = without(known, selection.models)
     for words in selection.left_out:
         messages().print(f"note: left out: {words}", markup=False)
     wanted = selection.points
@@ -111,17 +125,44 @@ def profile(
     failed: Mapping[Key, TritonkitError] = {}
     if left:
         wish = Wish({}, {}, interval_ms=interval, stability_percentage=stability)
-        known, failed = _measure(loaded, chosen, assignments or [], selection, target, device, wish, protocol)
+        asked = (loaded, chosen, assignments or [], selection, versions, target)
+        known, failed = _measure(*asked, device, wish, protocol, fresh=fresh)
     _print(wanted, known, as_json=as_json)
     if not as_json:
-        measured = len(left) - len(failed)
-        typer.echo(f"{target}: {measured} points measured, {len(wanted) - len(left)} were there already")
+        there = len(wanted) - len(left)
+        typer.echo(f"{target}: {_points(len(left) - len(failed))} measured, {there} {_were(there)} there already")
     if failed:
+        kept = "What was measured is kept, and can be planned with; run" if known else "Nothing was measured; run"
         raise BenchmarkFailed(
-            f"{len(failed)} of {len(wanted)} points could not be measured:\n"
-            + "\n".join(f"  {key}: {error.args[0]}" for key, error in failed.items()),
-            hint="What was measured is kept, and can be planned with; run the same command to try the rest again.",
+            "\n".join([f"{len(failed)} of {_points(len(wanted))} could not be measured:", *reasons(failed)]),
+            hint=f"{kept} the same command to try the rest again.",
         )
+
+
+def _points(count: int) -> str:
+    return f"{count} point{'' if count == 1 else 's'}"
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"
+
+
+def reasons(failed: Mapping[Key, TritonkitError]) -> Iterator[str]:
+    """Why points failed, as lines: each reason once below its points, then what to do and where the logs are."""
+    together: dict[tuple[str, ...], list[Key]] = {}
+    logs: dict[tuple[str, ...], list[str]] = {}
+    hints: dict[tuple[str, ...], list[str]] = {}
+    for key, error in failed.items():
+        lines = error.args[0].removeprefix(f"{key}: ").splitlines()
+        log = str(error.log) if isinstance(error, LaunchFailed) and error.log else None
+        # Each start of the servers has a log of its own, and may have failed for the same reason.
+        reason = tuple(line for line in lines if log is None or log not in line)
+        together.setdefault(reason, []).append(key)
+        logs.setdefault(reason, []).extend(line for line in lines if line not in reason)
+        hints.setdefault(reason, []).extend([error.hint] if error.hint else [])
+    for reason, keys in together.items():
+        yield from (f"  {key}" for key in keys)
+        yield from (f"    {line}" for line in (*reason, *dict.fromkeys([*logs[reason], *hints[reason]])))
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -136,15 +177,19 @@ def _measure(
     files: list[Path],
     assignments: list[str],
     selection: Selection,
+    versions: Mapping[str, str],
     target: Path,
     device: Gpu,
     wish: Wish,
     protocol: Protocol,
+    *,
+    fresh: bool,
 ) -> tuple[tuple[Row, ...], Mapping[Key, TritonkitError]]:
     from tritonkit.cli.temporary import ON_CPU, built, samples_of, serving, with_members
     from tritonkit.client.endpoint import Addresses
     from tritonkit.provision import campaign
     from tritonkit.provision.measuring import Meter
+    from tritonkit.provision.outdated import take_out
     from tritonkit.provision.overlay import unhurried
     from tritonkit.spec import servers as entries
     from tritonkit.spec.writing import dump
@@ -153,13 +198,16 @@ def _measure(
     analyzer = perf_analyzer.find()
     gpus = (device.uuid,) if device.uuid else None
     overlay = dump(unhurried(loaded, selection.models))
+    raw = target.with_name(f"{target.stem}-raw").resolve()
     measured = 0
 
     with built(files, assignments, overlay) as (repository, _), progress() as bars:
         texts, start = samples_of(repository, os.environ)
-        bar = bars.add_task(
-            "profiling", total=len(campaign.pending(selection.points, campaign.known(target, device.name)))
-        )
+        before = take_out(target, selection.models) if fresh else None
+        if before is not None:
+            messages().print(f"note: {target} as it was is kept in {before}", markup=False)
+        there = campaign.known(target, device.name, versions)
+        bar = bars.add_task("profiling", total=len(campaign.pending(selection.points, there)))
 
         @contextmanager
         def opened(servers: tuple[Server, ...]) -> Iterator[Measure]:
@@ -168,27 +216,31 @@ def _measure(
                 for number, (model, percentage) in enumerate(servers)
             ]
             bars.update(bar, description=f"starting {', '.join(model for model, _ in servers)}")
+            kept = raw / "-beside-".join(f"{model}-{percentage:g}" for model, percentage in servers)
             with serving(
-                repository, with_members(loaded, [model for model, _ in servers]), found, gpus or ON_CPU
+                repository, with_members(loaded, [model for model, _ in servers]), found, gpus or ON_CPU, kept
             ) as deployment:
-                raw = target.with_name(f"{target.stem}-raw").resolve()
                 server = Addresses(deployment.http, deployment.grpc)
                 meter = Meter(server, analyzer, wish, raw, texts, start, device, protocol)
-                yield lambda key: meter.row(key, clients=_clients(deployment) if gpus else None)
+
+                def measure(key: Key) -> Row:
+                    row = meter.row(key, clients=_clients(deployment) if gpus else None)
+                    return replace(row, fingerprint=";".join(versions[model] for model in key.models))
+
+                yield measure
 
         def told(key: Key, found: Row | TritonkitError) -> None:
             nonlocal measured
             failed = isinstance(found, TritonkitError)
             measured += not failed
-            bars.update(bar, advance=1, description=f"{'failed' if failed else 'measured'} {key}")
+            advance(bars, bar, f"{'failed' if failed else 'measured'} {key}")
 
         try:
             return campaign.run(selection.points, target, opened, told)
         except KeyboardInterrupt:
-            messages().print(
-                f"interrupted: {target} keeps the {measured} points that were measured; run the same command to go on",
-                markup=False,
-            )
+            kept = f"{target} keeps the {_points(measured)} that {_were(measured)} measured"
+            words = kept if measured else "no point was measured yet"
+            messages().print(f"interrupted: {words}; run the same command to go on", markup=False)
             raise
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from tritonkit.errors import LaunchFailed, TritonkitError
 from tritonkit.serve.gpus import NONE
 
 if TYPE_CHECKING:
@@ -45,14 +47,22 @@ def built(files: Sequence[Path], assignments: Sequence[str], overlay: str) -> It
 
 @contextmanager
 def serving(
-    repository: Path, models: Sequence[str], servers: Sequence[Server], gpus: tuple[str, ...]
+    repository: Path, models: Sequence[str], servers: Sequence[Server], gpus: tuple[str, ...], kept: Path
 ) -> Iterator[Deployment]:
-    """Serve these models of a repository on free ports, in a project folder of their own.
+    """Serve these models of a repository on free ports, in a project folder of their own, which goes at the end.
+
+    Args:
+        repository: the repository.
+        models: those of its models that are to be served.
+        servers: how they are spread over processes.
+        gpus: what they run on.
+        kept: the folder that the logs of the processes are copied to where the block, or bringing them up, fails.
 
     Raises:
-        LaunchFailed: they did not come up, or ended while the block ran.
+        LaunchFailed: they did not come up, or ended while the block ran; it names the log that was kept.
     """
     from tritonkit import serve
+    from tritonkit.serve.state import directory
 
     with TemporaryDirectory(prefix="tritonkit-") as scratch:
         project = Path(scratch)
@@ -65,8 +75,19 @@ def serving(
         request = serve.Request(
             chosen, project=project, servers=tuple(servers), gpus=gpus, ports=_ANY_PORTS, policy=policy
         )
-        with serve.up(serve.plan(request, serve.survey(request))) as deployment:
-            yield deployment
+        try:
+            with serve.up(serve.plan(request, serve.survey(request))) as deployment:
+                yield deployment
+        except TritonkitError as error:
+            logs = directory(project) / "logs"
+            if logs.is_dir():
+                shutil.copytree(logs, kept, dirs_exist_ok=True)
+            if not isinstance(error, LaunchFailed) or error.log is None:
+                raise
+            # Nobody will find what it names in the project folder: the log lies elsewhere now, the rest is gone.
+            log = kept / error.log.name
+            words = error.args[0].replace(str(error.log), str(log)).replace(f"{directory(project)}/", "")
+            raise LaunchFailed(words, process=error.process, log=log, hint=error.hint) from error
 
 
 def with_members(loaded: LoadedSpec, names: Sequence[str]) -> list[str]:

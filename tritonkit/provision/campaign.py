@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tritonkit.errors import BenchmarkFailed, Fault, LaunchFailed, RequestFailed, SpecError, TritonkitError
 from tritonkit.provision import profiles
+from tritonkit.provision.outdated import outdated
 from tritonkit.provision.profiles import Beside, Key, Row
 
 # The time goes about with 1 / percentage. Most plans give a model less than half of a GPU: closer looks pay there.
@@ -77,17 +78,30 @@ def _middle(batches: Sequence[int]) -> int:
     return batches[len(batches) // 2]
 
 
-def known(file: Path, device: str) -> tuple[Row, ...]:
+def known(file: Path, device: str, fingerprints: Mapping[str, str]) -> tuple[Row, ...]:
     """The rows of a profile file that points of this device may be added to; none where there is no file.
 
+    Args:
+        file: the profile.
+        device: what is measured on.
+        fingerprints: of the models that are measured, as they are now.
+
     Raises:
-        SpecError: there is a file that is no profile, or that was measured on another device.
+        SpecError: there is a file that is no profile, or that was measured on another device, or of other versions of
+            these models.
     """
     rows = profiles.read(file) if file.exists() else ()
     before = profiles.device(rows, str(file))
     if before and before != device:
         message = f"was measured on {before}, and this is {device}; a profile is of one device"
         raise SpecError([Fault(str(file), 0, "", message)], hint="Choose another file with --profile.")
+    message = "its points are of another version of this model: its files or its configuration have changed since"
+    if faults := [Fault(str(file), 0, model, message) for model in outdated(rows, fingerprints)]:
+        hint = (
+            "Measure it anew with --fresh, or into another file with --profile. If it runs as before, empty the cells "
+            "of these points in the column fingerprint."
+        )
+        raise SpecError(faults, hint=hint)
     return rows
 
 

@@ -6,6 +6,11 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
+NO_RATE = 1e-6
+"""What percentages are taken to be for that hold an SLO at no rate at all, in requests a second."""
+HOLDS_NONE = "what runs holds its SLO at no rate"
+"""That, in words."""
+
 # What a product of floating point numbers may be off by.
 _EXACT = 1e-9
 
@@ -53,7 +58,7 @@ class State:
     """What the controller remembers.
 
     Attributes:
-        planned: for each model the rate that its percentages are for.
+        planned: for each model the rate that its percentages are for; ``NO_RATE`` where they hold none.
         estimate: for each model the smoothed rate.
         idle_since: since when each model has too much; missing where it has not.
         changed: when percentages were last changed.
@@ -132,7 +137,8 @@ def step(
         planned = state.planned[model]
         if model in seen and estimate[model] * margins.get(model, 1.0) > planned:
             rates[model] = wanted[model]
-            reasons.append(f"{model}: {estimate[model]:.4g}/s, planned for {planned / margins.get(model, 1.0):.4g}/s")
+            held = f"planned for {planned / margins.get(model, 1.0):.4g}/s" if planned > NO_RATE else HOLDS_NONE
+            reasons.append(f"{model}: {estimate[model]:.4g}/s, {held}")
         elif model in late and _tighter(model, margins, policy) is not None:
             tried[model] = margins.get(model, 1.0) * policy.tighter
             rates[model] = max(wanted[model], planned) * policy.tighter

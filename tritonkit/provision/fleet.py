@@ -8,14 +8,13 @@ from dataclasses import dataclass, replace
 
 from tritonkit.errors import UsageError
 from tritonkit.provision.choices import WHOLE, Choice, Terms, Workload, choices
+from tritonkit.provision.controller import NO_RATE
 from tritonkit.provision.prediction import Behaviour, predict
 from tritonkit.spec.servers import Server, is_of
 
 # Halvings in the search for a rate: it is then known to a millionth of what a model can serve at most.
 _HALVINGS = 20
-# What holds no rate is taken to hold this one, in requests a second.
-_NEXT_TO_NOTHING = 1e-6
-_HINT = "Give the spec together with the plan that is served: tritonkit autoscale spec.yaml plan.yaml"
+HINT = "Give the spec together with the plan that is served: tritonkit autoscale spec.yaml plan.yaml"
 
 
 @dataclass(frozen=True)
@@ -76,28 +75,28 @@ def placed(servers: Sequence[Place], entries: Sequence[Server], planned: Sequenc
     """
     served = {model for entry in entries if entry.gpus for model in entry.models or ()}
     if missing := sorted(set(planned) - served):
-        raise UsageError(f"the spec has no server with a GPU for {', '.join(missing)}", hint=_HINT)
+        raise UsageError(f"the spec has no server with a GPU for {', '.join(missing)}", hint=HINT)
     found: list[Place] = []
     for server in servers:
         entry = _entry(server.server, entries)
         if entry is None:
-            raise UsageError(f"{server.server} runs here, and neither spec nor plan has such a server", hint=_HINT)
+            raise UsageError(f"{server.server} runs here, and neither spec nor plan has such a server", hint=HINT)
         if not set(entry.models or ()) <= set(server.models):
             models = f"{', '.join(server.models)} here, and {', '.join(entry.models or ())} in the plan"
-            raise UsageError(f"{server.server} serves {models}", hint=_HINT)
+            raise UsageError(f"{server.server} serves {models}", hint=HINT)
         place = replace(server, models=entry.models or server.models)
         if place.gpu is None:
             words = entry.gpus or ()
             found += [replace(place, gpu=word, thread_percentage=entry.thread_percentage) for word in words]
         elif entry.gpus is not None and not any(_means(word, place) for word in entry.gpus):
             where = ", ".join(map(str, entry.gpus))
-            raise UsageError(f"{place.server} runs on GPU {place.gpu}, and on {where} in the plan", hint=_HINT)
+            raise UsageError(f"{place.server} runs on GPU {place.gpu}, and on {where} in the plan", hint=HINT)
         else:
             found.append(replace(place, asked=entry.thread_percentage))
     for entry in entries:
         there = sum(_entry(place.server, entries) == entry for place in found)
         if there < len(entry.gpus or ()) * entry.replicas:
-            raise UsageError(f"the plan has {entry.name} on more GPUs than it runs on here", hint=_HINT)
+            raise UsageError(f"the plan has {entry.name} on more GPUs than it runs on here", hint=HINT)
     return tuple(found)
 
 
@@ -153,7 +152,10 @@ def rated(current: Fleet, rates: Mapping[str, float]) -> Fleet:
 
 
 def held(current: Fleet, terms: Terms) -> dict[str, float]:
-    """For each model the highest rate that holds its objective with what it has, beside all its neighbours."""
+    """For each model the highest rate that holds its objective with what it has, beside all its neighbours.
+
+    It is ``NO_RATE`` where none does.
+    """
     rates: dict[str, float] = {}
     for share in current:
         pressure = sum(choice.pressure for choice in share.choices)
@@ -176,7 +178,7 @@ def _held(choice: Choice, pressure: float, neighbours: int, terms: Terms) -> flo
         )
 
     run = predict(choice.behaviour, choice.batch_size, choice.thread_percentage)
-    low, high = _NEXT_TO_NOTHING, run.capacity * choice.replicas
+    low, high = NO_RATE, run.capacity * choice.replicas
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         low, high = (middle, high) if holds(middle) else (low, middle)

@@ -8,7 +8,17 @@ from dataclasses import dataclass, replace
 from tritonkit.errors import Infeasible
 from tritonkit.provision.changes import Change, differences, follow
 from tritonkit.provision.choices import Choice, Terms, Workload
-from tritonkit.provision.controller import Decision, Observation, Policy, State, applied, needs, step
+from tritonkit.provision.controller import (
+    HOLDS_NONE,
+    NO_RATE,
+    Decision,
+    Observation,
+    Policy,
+    State,
+    applied,
+    needs,
+    step,
+)
 from tritonkit.provision.fleet import Fleet, Place, fleet, held, menu, rated
 from tritonkit.provision.packing import pack
 from tritonkit.provision.prediction import Behaviour
@@ -70,9 +80,14 @@ def look(
     """
     current = fleet(places, workloads, behaviours)
     percentages = {place.server: float(place.thread_percentage or 0) for share in current for place in share.places}
-    if percentages != state.percentages:
+    news = percentages != state.percentages
+    if news:
         state = replace(state, planned=held(current, terms), percentages=percentages, idle_since={})
     state, decision = step(state, seen, {each.model: each.slo_ms for each in workloads}, now, policy)
+    if news:
+        # Also of what nobody asks for yet; where somebody does, that is a reason already.
+        none = sorted(model for model, rate in state.planned.items() if rate <= NO_RATE and model not in decision.rates)
+        decision = replace(decision, notes=(*(f"{model}: {HOLDS_NONE}" for model in none), *decision.notes))
     if not decision.rates:
         return state, Look(seen, decision, state)
     wanted = needs(state, policy)

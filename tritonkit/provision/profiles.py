@@ -21,7 +21,7 @@ from tritonkit.provision import figures
 from tritonkit.provision.files import put
 
 REQUIRED = ("model", "thread_percentage", "batch_size", "latency_ms")
-OPTIONAL = ("throughput", "transfer_ms", "memory_mib", "gpu_memory_mib", "clients", "beside", "gpu")
+OPTIONAL = ("throughput", "transfer_ms", "memory_mib", "gpu_memory_mib", "clients", "beside", "gpu", "fingerprint")
 COLUMNS = (*REQUIRED, *OPTIONAL)
 CPU = "CPU"
 """What the column ``gpu`` says of a profile of the CPU."""
@@ -54,6 +54,11 @@ class Key:
         neighbours = f" beside {', '.join(map(str, self.beside))}" if self.beside else ""
         return f"{self.model} at {self.thread_percentage:g} %, batch {self.batch_size}{neighbours}"
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The model, then its neighbours."""
+        return (self.model, *(each.model for each in self.beside))
+
 
 @dataclass(frozen=True)
 class Row:
@@ -68,6 +73,7 @@ class Row:
         gpu_memory_mib: all memory of the GPU.
         clients: the MPS clients of the model's server.
         gpu: the GPU's product, or ``CPU``; empty where it is not known.
+        fingerprint: which version of the model it is of, and of each neighbour, by ``;``; empty where it is not known.
         others: the cells of columns that are not known here, with their names.
     """
 
@@ -79,6 +85,7 @@ class Row:
     gpu_memory_mib: float | None = None
     clients: int | None = None
     gpu: str = ""
+    fingerprint: str = ""
     others: tuple[tuple[str, str], ...] = ()
 
 
@@ -158,7 +165,7 @@ def add(path: Path, row: Row) -> tuple[Row, ...]:
         SpecError: there is a file already that is no profile.
         TritonkitError: it cannot be written.
     """
-    with _locked(path):
+    with locked(path):
         rows = read(path) if path.exists() else ()
         if row.key not in {each.key for each in rows}:
             rows = (*rows, row)
@@ -167,8 +174,11 @@ def add(path: Path, row: Row) -> tuple[Row, ...]:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """The file is for nobody else. Its folder is what is locked: the file itself is replaced by every write."""
+def locked(path: Path) -> Iterator[None]:
+    """For the time of a block a profile file is for nobody else.
+
+    Its folder is what is locked: the file itself is replaced by every write.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -208,7 +218,7 @@ def as_csv(rows: Iterable[Row]) -> str:
             [
                 key.model, f"{key.thread_percentage:g}", key.batch_size, _number(row.latency_ms),
                 _number(row.throughput), _number(row.transfer_ms), _number(row.memory_mib), _number(row.gpu_memory_mib),
-                "" if row.clients is None else row.clients, ";".join(map(str, key.beside)), row.gpu,
+                "" if row.clients is None else row.clients, ";".join(map(str, key.beside)), row.gpu, row.fingerprint,
                 *(cells.get(name, "") for name in others),
             ]
         )  # fmt: skip
@@ -250,10 +260,12 @@ def _row(cells: Mapping[str | None, Any], file: str, line: int, faults: list[Fau
         )
     if len(faults) > before:
         return None
-    gpu = (cells.get("gpu") or "").strip()
+    gpu, fingerprint = ((cells.get(name) or "").strip() for name in ("gpu", "fingerprint"))
     key = Key(model, percentage, batch, tuple(sorted(beside)))
     others = tuple((name, text or "") for name, text in cells.items() if name and name not in COLUMNS)
-    return Row(key, latency, **numbers, transfer_ms=transfer, clients=clients, gpu=gpu, others=others)
+    return Row(
+        key, latency, **numbers, transfer_ms=transfer, clients=clients, gpu=gpu, fingerprint=fingerprint, others=others
+    )
 
 
 def _neighbours(text: str) -> list[Beside]:
