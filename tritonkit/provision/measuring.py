@@ -13,6 +13,7 @@ from tritonkit.bench.preparation import Wish, prepare
 from tritonkit.bench.records import Repeat
 from tritonkit.client.endpoint import Addresses, Protocol
 from tritonkit.errors import BenchmarkFailed
+from tritonkit.provision import profiles
 from tritonkit.provision.profiles import Key, Row
 from tritonkit.tools.perf_analyzer import PerfAnalyzer
 
@@ -37,7 +38,7 @@ class Gpu:
     used_mib: float = 0.0
 
 
-CPU = Gpu(name="CPU")
+CPU = Gpu(name=profiles.CPU)
 
 
 @dataclass
