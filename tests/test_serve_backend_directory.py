@@ -24,6 +24,8 @@ def test_holds_what_the_server_needs(server: tritonserver.TritonServer) -> None:
     held = {path.relative_to(place).as_posix() for path in place.rglob("*")}
     assert {path for path in held if path.count("/") < 2 and not path.endswith("/tritonkit")} == {
         *(name for source in OWN_MODELS for name in (source.parent.name, f"{source.parent.name}/model.py")),
+        "onnxruntime/libonnxruntime.so",
+        "onnxruntime/libtriton_onnxruntime.so",
         "python",
         "python/libtriton_python.so",
         "python/triton_python_backend_stub",

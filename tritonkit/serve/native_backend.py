@@ -1,0 +1,68 @@
+"""The part of the ``onnxruntime`` backend that runs inside tritonserver: C, compiled when it is first needed."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tritonkit.errors import CommandFailed, ToolMissing, TritonkitError
+from tritonkit.tools import c_compiler
+
+BACKEND = "onnxruntime"
+LIBRARY = f"libtriton_{BACKEND}.so"
+# The link by which it finds onnxruntime itself.
+ONNXRUNTIME = "libonnxruntime.so"
+# What model.py puts in the log when there is no library.
+REASON = "own_process.txt"
+
+
+def sources(backends: Path) -> list[Path]:
+    """The C files, headers included."""
+    return sorted((backends / BACKEND).glob("*.[ch]"))
+
+
+def onnxruntime_library() -> Path:
+    """The library in the installed package onnxruntime.
+
+    Raises:
+        ToolMissing: it is not installed, or so old that it brings none.
+    """
+    found = importlib.util.find_spec("onnxruntime")
+    if found is None or not found.submodule_search_locations:
+        raise ToolMissing("onnxruntime is not installed", hint="pip install 'tritonkit[cpu]'")
+    libraries = sorted(Path(found.submodule_search_locations[0]).glob(f"capi/{ONNXRUNTIME}*"))
+    if not libraries:
+        raise ToolMissing(f"the installed onnxruntime brings no {ONNXRUNTIME}", hint="Install a newer onnxruntime.")
+    return libraries[0]
+
+
+def facts() -> Iterator[object]:
+    """What the library depends on beside its sources."""
+    try:
+        library = onnxruntime_library()
+        status = library.stat()
+    except (TritonkitError, OSError) as error:
+        yield error
+        return
+    yield from (library, status.st_size, status.st_mtime_ns)
+
+
+def add(folder: Path, files: Sequence[Path]) -> bool:
+    """Compile the library into a backend's folder; where it cannot be, leave the reason there instead.
+
+    Returns: whether it is there.
+    """
+    try:
+        onnxruntime = onnxruntime_library()
+        c_compiler.shared_library([file for file in files if file.suffix == ".c"], folder / LIBRARY)
+    except (ToolMissing, CommandFailed) as error:
+        (folder / REASON).write_text(" ".join(str(error).split()))
+        return False
+    (folder / ONNXRUNTIME).symlink_to(onnxruntime)
+    return True
+
+
+def is_in(backend_directory: Path) -> bool:
+    """Whether a backend directory has the library."""
+    return (backend_directory / BACKEND / LIBRARY).is_file()
