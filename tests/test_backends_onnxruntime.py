@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,8 +21,6 @@ from tritonclient.utils import InferenceServerException
 from tritonkit import serve
 from tritonkit.backends.batching import configuration
 from tritonkit.errors import LaunchFailed
-from tritonkit.serve.backend_directory import OWN_BACKENDS
-from tritonkit.tools import tritonserver
 
 MAX_BATCH = 8
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
@@ -301,19 +298,6 @@ def test_what_it_cannot_serve_does_not_load(tmp_path: Path) -> None:
         assert words in said[name], name
     assert "x: the model's first dimension is fixed at 2" in said["frozen"]
     assert "Protobuf parsing failed" in said["broken"]
-
-
-@pytest.fixture
-def backend(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The module itself, outside the server."""
-    monkeypatch.syspath_prepend(tritonserver.find().backends / "python")
-    source = OWN_BACKENDS / "onnxruntime" / "model.py"
-    found = importlib.util.spec_from_file_location("onnxruntime_backend", source)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
 
 
 def test_threads_of_a_cpu_instance_do_not_spin(backend: Any) -> None:

@@ -15,6 +15,8 @@ LIBRARY = f"libtriton_{BACKEND}.so"
 ONNXRUNTIME = "libonnxruntime.so"
 # What model.py puts in the log when there is no library.
 REASON = "own_process.txt"
+# Characters of a compiler's words.
+_SHOWN = 300
 
 
 def sources(backends: Path) -> list[Path]:
@@ -57,7 +59,11 @@ def add(folder: Path, files: Sequence[Path]) -> bool:
         onnxruntime = onnxruntime_library()
         c_compiler.shared_library([file for file in files if file.suffix == ".c"], folder / LIBRARY)
     except (ToolMissing, CommandFailed) as error:
-        (folder / REASON).write_text(" ".join(str(error).split()))
+        words = str(error.args[0])
+        if isinstance(error, CommandFailed):
+            words = f"{error.argv[0]} does not compile it: {' '.join(error.output.split())[:_SHOWN]}"
+        # Read in Triton's Python stub, which may know ASCII alone.
+        (folder / REASON).write_text(f"{words}. {error.hint}", encoding="ascii", errors="replace")
         return False
     (folder / ONNXRUNTIME).symlink_to(onnxruntime)
     return True

@@ -72,6 +72,7 @@ static void answer_from(Instance *instance, Ask *asks, Ask **group, uint32_t pla
 
 TRITONSERVER_Error *instance_execute(Instance *instance, TRITONBACKEND_Request **requests, uint32_t count) {
     uint64_t began = batch_clock(), rows = 0;
+    uint32_t answered = 0;
     Ask *asks = ask_new(instance->plan, count), **group = calloc(count, sizeof *group);
     if (!asks || !group) {
         free(asks);
@@ -95,6 +96,7 @@ TRITONSERVER_Error *instance_execute(Instance *instance, TRITONBACKEND_Request *
     uint64_t ended = batch_clock(), computed = ended - instance->answer_time, computing = computed - instance->run_time;
     for (uint32_t place = 0; place < count; place++) {
         rows += (uint64_t)asks[place].rows;
+        answered += !asks[place].error;
         complain("statistics", TRITONBACKEND_ModelInstanceReportStatistics(instance->handle, requests[place],
                                                                            !asks[place].error, began, computing,
                                                                            computed, ended));
@@ -102,8 +104,10 @@ TRITONSERVER_Error *instance_execute(Instance *instance, TRITONBACKEND_Request *
             TRITONSERVER_ErrorDelete(asks[place].error);
         }
     }
-    complain("statistics", TRITONBACKEND_ModelInstanceReportBatchStatistics(instance->handle, rows, began, computing,
-                                                                            computed, ended));
+    if (answered) {
+        complain("statistics", TRITONBACKEND_ModelInstanceReportBatchStatistics(instance->handle, rows, began,
+                                                                                computing, computed, ended));
+    }
     for (uint32_t place = 0; place < count; place++) {
         complain("a request cannot be released", TRITONBACKEND_RequestRelease(requests[place], RELEASE_ALL));
     }

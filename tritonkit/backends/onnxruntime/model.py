@@ -104,7 +104,7 @@ class TritonPythonModel:
         for words in configuration.warn_unused(model.config, PARAMETERS):
             pb_utils.Logger.log_warn(words)
         if model.device is None and not configuration.switch(model.config, "own_process") and NO_LIBRARY.is_file():
-            _say(model, f"runs in a process of its own: {NO_LIBRARY.read_text()}")
+            _say(model, f"runs in a process of its own: {NO_LIBRARY.read_text(encoding='ascii')}")
         sizes = configuration.batch_sizes(model)
         self.engine: CpuEngine | CudaEngine
         if model.device is None:
