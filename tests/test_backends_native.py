@@ -73,9 +73,14 @@ def convolution(repository: Path, name: str, config: str) -> Path:
         helper.make_node("Gemm", ["flat", "matrix", "shift"], ["scored"]),
         helper.make_node("Softmax", ["scored"], ["y"]),
     ]
-    tensors = ([("x", FLOAT, ["batch", 3, 16, 16])], [("y", FLOAT, ["batch", 10])])
     return write(
-        repository, name, nodes, *tensors, config=config + vectors("FP32", "[3,16,16]", "[10]"), weights=weights
+        repository,
+        name,
+        nodes,
+        [("x", FLOAT, ["batch", 3, 16, 16])],
+        [("y", FLOAT, ["batch", 10])],
+        config=config + vectors("FP32", "[3,16,16]", "[10]"),
+        weights=weights,
     )
 
 
@@ -113,9 +118,14 @@ def chosen(repository: Path, name: str, config: str = "") -> Path:
         helper.make_node("Compress", ["x", "above"], ["y"], axis=0),
     ]
     weights = {"first": np.array(0, np.int64), "zero": np.array(0, np.float32)}
-    tensors = ([("x", FLOAT, ["batch", 3])], [("y", FLOAT, ["batch", 3])])
     return write(
-        repository, name, nodes, *tensors, weights=weights, config=config + CPU + BATCHED + vectors("FP32", "[3]")
+        repository,
+        name,
+        nodes,
+        [("x", FLOAT, ["batch", 3])],
+        [("y", FLOAT, ["batch", 3])],
+        weights=weights,
+        config=config + CPU + BATCHED + vectors("FP32", "[3]"),
     )
 
 
@@ -254,6 +264,7 @@ def test_shared_memory_in_and_out_and_too_little_of_it(client: triton.InferenceS
     for offset, room in ((0, 48), (1, 48), (0, 20)):
         with_room = SharedMemory(create=True, size=4096)
         try:
+            assert with_room.buf is not None
             with_room.buf[offset : offset + x.nbytes] = x.tobytes()
             client.register_system_shared_memory("region", f"/{with_room.name}", 4096)
             given, wanted = triton.InferInput("x", x.shape, "FP32"), triton.InferRequestedOutput("y")
