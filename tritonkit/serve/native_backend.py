@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,8 +21,21 @@ _SHOWN = 300
 
 
 def sources(backends: Path) -> list[Path]:
-    """The C files, headers included."""
-    return sorted((backends / BACKEND).glob("*.[ch]"))
+    """The C files, headers included; and the library, where ``compile_ahead`` has put it beside them."""
+    folder = backends / BACKEND
+    return sorted([*folder.glob("*.[ch]"), *folder.glob(LIBRARY)])
+
+
+def compile_ahead(backends: Path) -> None:
+    """Compile it where it is installed, for an image that is to have no compiler.
+
+    Raises:
+        ToolMissing: there is no compiler.
+        CommandFailed: it failed; its words are in the error.
+    """
+    library = backends / BACKEND / LIBRARY
+    library.unlink(missing_ok=True)
+    _compile(sources(backends), library)
 
 
 def onnxruntime_library() -> Path:
@@ -51,13 +65,13 @@ def facts() -> Iterator[object]:
 
 
 def add(folder: Path, files: Sequence[Path]) -> bool:
-    """Compile the library into a backend's folder; where it cannot be, leave the reason there instead.
+    """Put the library into a backend's folder; where it cannot be compiled, leave the reason there instead.
 
     Returns: whether it is there.
     """
     try:
         onnxruntime = onnxruntime_library()
-        c_compiler.shared_library([file for file in files if file.suffix == ".c"], folder / LIBRARY)
+        _compile(files, folder / LIBRARY)
     except (ToolMissing, CommandFailed) as error:
         words = str(error.args[0])
         if isinstance(error, CommandFailed):
@@ -72,3 +86,11 @@ def add(folder: Path, files: Sequence[Path]) -> bool:
 def is_in(backend_directory: Path) -> bool:
     """Whether a backend directory has the library."""
     return (backend_directory / BACKEND / LIBRARY).is_file()
+
+
+def _compile(files: Sequence[Path], target: Path) -> None:
+    compiled = next((file for file in files if file.name == LIBRARY), None)
+    if compiled is not None:
+        shutil.copyfile(compiled, target)
+        return
+    c_compiler.shared_library([file for file in files if file.suffix == ".c"], target)
