@@ -283,6 +283,25 @@ def test_shared_memory_in_and_out_and_too_little_of_it(client: triton.InferenceS
             with_room.unlink()
 
 
+def test_one_region_may_hold_the_input_and_then_the_output(client: triton.InferenceServerClient) -> None:
+    x = numbers(4, 3)
+    region = SharedMemory(create=True, size=4096)
+    try:
+        assert region.buf is not None
+        region.buf[: x.nbytes] = x.tobytes()
+        client.register_system_shared_memory("both", f"/{region.name}", 4096)
+        given, wanted = triton.InferInput("x", x.shape, "FP32"), triton.InferRequestedOutput("y")
+        given.set_shared_memory("both", x.nbytes)
+        wanted.set_shared_memory("both", 2 * x.nbytes)
+        client.infer("twice_FP32", [given], outputs=[wanted])
+        found = np.frombuffer(region.buf[: 2 * x.nbytes].tobytes(), np.float32).reshape(4, 6)
+        np.testing.assert_array_equal(found, np.concatenate([x, x], axis=1))
+    finally:
+        wait_for(lambda: unregistered(client, "both"))
+        region.close()
+        region.unlink()
+
+
 def test_a_model_that_does_not_batch_gets_its_tensors_as_they_are(client: triton.InferenceServerClient) -> None:
     for rows in (1, 5):
         x = numbers(rows, 3)

@@ -3,10 +3,11 @@
  *     harness plan CORES INSTANCE FOLDER < CONFIG            what plan_make makes of a configuration
  *     harness slots FOLDER                                   onnxruntime's words for wrong arguments, by function
  *     harness soak FOLDER_OF_THE_LIBRARY MODEL COUNT < CONFIG   answers random requests; then once more for each
- *                                                            allocation and each call of Triton's, with that one failing
+ *                                                            allocation and each call of Triton's, with that one
+ * failing
  *
- * The model of `soak` has the inputs x (FP32 [3]) and index (INT64 [1]), and the outputs z = x + x and value, which is
- * index from 0 to 3; another index is an error. */
+ * The model of `soak` has the inputs x (FP32 [3]) and index (INT64 [1]), and the outputs z = x + x and value, which
+ * is index from 0 to 3; another index is an error. */
 #include "../../tritonkit/backends/onnxruntime/ask.h"
 #include "../../tritonkit/backends/onnxruntime/instance.h"
 
@@ -177,7 +178,7 @@ TRITONSERVER_Error *TRITONBACKEND_ResponseOutput(TRITONBACKEND_Response *respons
         require(rank == 2 && type == 11 && response->count < 2, "an output is as the configuration says");
         *output = &response->outputs[response->count++];
         (*output)->name = name;
-        memcpy((*output)->shape, shape, sizeof (*output)->shape);
+        memcpy((*output)->shape, shape, sizeof(*output)->shape);
     }
     return error;
 }
@@ -275,8 +276,7 @@ static void make(TRITONBACKEND_Request *request) {
         request->is_bad = true;
     }
     request->x = (TRITONBACKEND_Input){x, {rows, WIDTH}, (uint64_t)rows * WIDTH * 4, random_number(2) * CHUNK};
-    request->index =
-        (TRITONBACKEND_Input){request->indices, {rows, 1}, (uint64_t)rows * 8, random_number(2) * CHUNK};
+    request->index = (TRITONBACKEND_Input){request->indices, {rows, 1}, (uint64_t)rows * 8, random_number(2) * CHUNK};
     batch_size += rows;
 }
 

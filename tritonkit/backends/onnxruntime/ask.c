@@ -1,9 +1,8 @@
 #include "ask.h"
 
 #include "memory.h"
+#include "report.h"
 
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,34 +11,6 @@
 
 /* Where an empty tensor lies. */
 static const char nothing[ALIGNMENT];
-
-TRITONSERVER_Error *failure(const char *format, ...) {
-    char text[1024];
-    va_list values;
-    va_start(values, format);
-    vsnprintf(text, sizeof text, format, values);
-    va_end(values);
-    return TRITONSERVER_ErrorNew(ERROR_INTERNAL, text);
-}
-
-void say(int level, const char *format, ...) {
-    char text[1024];
-    va_list values;
-    va_start(values, format);
-    vsnprintf(text, sizeof text, format, values);
-    va_end(values);
-    TRITONSERVER_Error *error = TRITONSERVER_LogMessage(level, __FILE__, __LINE__, text);
-    if (error) {
-        TRITONSERVER_ErrorDelete(error);
-    }
-}
-
-void complain(const char *what, TRITONSERVER_Error *error) {
-    if (error) {
-        say(LOG_ERROR, "%s: %s", what, TRITONSERVER_ErrorMessage(error));
-        TRITONSERVER_ErrorDelete(error);
-    }
-}
 
 Ask *ask_new(const Plan *plan, uint32_t count) {
     size_t parts = plan->input_count * sizeof(Part), each = sizeof(Ask) + parts + plan->output_count;
@@ -79,8 +50,8 @@ static TRITONSERVER_Error *read_part(Part *part, TRITONBACKEND_Request *request,
     uint64_t size = tensor->type->size;
     TRITONSERVER_Error *error = TRITONBACKEND_RequestInput(request, tensor->name, &part->input);
     if (!error) {
-        error = TRITONBACKEND_InputProperties(part->input, NULL, NULL, &part->shape, &rank, &part->size,
-                                              &part->buffers);
+        error =
+            TRITONBACKEND_InputProperties(part->input, NULL, NULL, &part->shape, &rank, &part->size, &part->buffers);
     }
     if (error) {
         return error;
@@ -184,6 +155,10 @@ void ask_retract(Ask *ask) {
     if (ask->response) {
         complain("a response cannot be deleted", TRITONBACKEND_ResponseDelete(ask->response));
         ask->response = NULL;
+    }
+    if (ask->error) {
+        TRITONSERVER_ErrorDelete(ask->error);
+        ask->error = NULL;
     }
 }
 

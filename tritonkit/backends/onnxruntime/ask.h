@@ -39,15 +39,9 @@ TRITONSERVER_Error *ask_copy(const Part *part, char *to);
 /* Makes an output of the response, and where it is to be written. */
 TRITONSERVER_Error *ask_output(Ask *ask, const Tensor *tensor, const int64_t *shape, size_t rank, size_t size,
                                void **data, bool *on_gpu);
-/* Takes back a response that is not sent. */
+/* Takes back a response, or an error, that is not sent. */
 void ask_retract(Ask *ask);
 /* Sends the response, or the error. */
 void ask_send(Ask *ask);
-
-TRITONSERVER_Error *failure(const char *format, ...) __attribute__((format(printf, 1, 2)));
-/* Puts a line in the server's log. */
-void say(int level, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* Forgets an error, with a line in the log. */
-void complain(const char *what, TRITONSERVER_Error *error);
 
 #endif

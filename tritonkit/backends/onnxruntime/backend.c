@@ -1,8 +1,9 @@
-/* The library that tritonserver loads as its `onnxruntime` backend. It stands before Triton's Python backend and hands
- * it everything, as if it were not there, but the instances that can run inside tritonserver: those it runs itself. */
-#include "ask.h"
+/* The library that tritonserver loads as its `onnxruntime` backend. It stands before Triton's Python backend and
+ * hands it everything, as if it were not there, but the instances that can run inside tritonserver: those it runs
+ * itself. */
 #include "instance.h"
 #include "json.h"
+#include "report.h"
 
 #include <dlfcn.h>
 #include <limits.h>
@@ -14,19 +15,19 @@
 #define EXPORTED __attribute__((visibility("default")))
 #define PYTHON_LIBRARY "../python/libtriton_python.so"
 
-#define ENTRY_POINTS(F)                                                                                               \
-    F(Initialize, (TRITONBACKEND_Backend *))                                                                          \
-    F(Finalize, (TRITONBACKEND_Backend *))                                                                            \
-    F(GetBackendAttribute, (TRITONBACKEND_Backend *, TRITONBACKEND_BackendAttribute *))                               \
-    F(ModelInitialize, (TRITONBACKEND_Model *))                                                                       \
-    F(ModelFinalize, (TRITONBACKEND_Model *))                                                                         \
-    F(ModelInstanceInitialize, (TRITONBACKEND_ModelInstance *))                                                       \
-    F(ModelInstanceFinalize, (TRITONBACKEND_ModelInstance *))                                                         \
+#define ENTRY_POINTS(F)                                                                                              \
+    F(Initialize, (TRITONBACKEND_Backend *))                                                                         \
+    F(Finalize, (TRITONBACKEND_Backend *))                                                                           \
+    F(GetBackendAttribute, (TRITONBACKEND_Backend *, TRITONBACKEND_BackendAttribute *))                              \
+    F(ModelInitialize, (TRITONBACKEND_Model *))                                                                      \
+    F(ModelFinalize, (TRITONBACKEND_Model *))                                                                        \
+    F(ModelInstanceInitialize, (TRITONBACKEND_ModelInstance *))                                                      \
+    F(ModelInstanceFinalize, (TRITONBACKEND_ModelInstance *))                                                        \
     F(ModelInstanceExecute, (TRITONBACKEND_ModelInstance *, TRITONBACKEND_Request **, uint32_t))
 
 /* The Python backend's own. */
 static struct {
-#define MEMBER(name, arguments) TRITONSERVER_Error *(*name) arguments;
+#define MEMBER(name, arguments) TRITONSERVER_Error *(*name)arguments;
     ENTRY_POINTS(MEMBER)
 #undef MEMBER
 } python;
@@ -76,9 +77,9 @@ static TRITONSERVER_Error *load_python(void) {
     if (!library) {
         return failure("Triton's Python backend does not load: %s", dlerror());
     }
-#define LOAD(name, arguments)                                                                                         \
-    if (!(*(void **)&python.name = dlsym(library, "TRITONBACKEND_" #name))) {                                         \
-        return failure("Triton's Python backend has no TRITONBACKEND_" #name);                                        \
+#define LOAD(name, arguments)                                                                                        \
+    if (!(*(void **)&python.name = dlsym(library, "TRITONBACKEND_" #name))) {                                        \
+        return failure("Triton's Python backend has no TRITONBACKEND_" #name);                                       \
     }
     ENTRY_POINTS(LOAD)
 #undef LOAD
@@ -162,7 +163,7 @@ static TRITONSERVER_Error *plan_from(TRITONBACKEND_Model *model, const char *nam
 }
 
 /* Makes an instance that runs here; where it cannot, says why. */
-static TRITONSERVER_Error *try(TRITONBACKEND_ModelInstance *handle, const char *name, Instance **made, Reason *why) {
+static TRITONSERVER_Error *make(TRITONBACKEND_ModelInstance *handle, const char *name, Instance **made, Reason *why) {
     TRITONBACKEND_Model *model;
     Plan *plan = NULL;
     int kind = KIND_CPU;
@@ -195,7 +196,7 @@ EXPORTED TRITONSERVER_Error *TRITONBACKEND_ModelInstanceInitialize(TRITONBACKEND
     Instance *instance = NULL;
     TRITONSERVER_Error *error = TRITONBACKEND_ModelInstanceName(handle, &name);
     if (!error) {
-        error = try(handle, name, &instance, &why);
+        error = make(handle, name, &instance, &why);
     }
     if (error) {
         return error;

@@ -2,8 +2,10 @@
 
 #include "ask.h"
 #include "batch.h"
+#include "report.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static bool make_room(Instance *instance) {
     size_t inputs = instance->plan->input_count, outputs = instance->plan->output_count;
@@ -15,8 +17,10 @@ static bool make_room(Instance *instance) {
     instance->outputs = calloc(outputs, sizeof *instance->outputs);
     instance->places = calloc(outputs, sizeof *instance->places);
     instance->on_gpu = calloc(outputs, sizeof *instance->on_gpu);
+    instance->is_copied = calloc(outputs, sizeof *instance->is_copied);
     return instance->gathered && instance->input_names && instance->input_values && instance->output_names &&
-           instance->output_values && instance->outputs && instance->places && instance->on_gpu;
+           instance->output_values && instance->outputs && instance->places && instance->on_gpu &&
+           instance->is_copied;
 }
 
 Instance *instance_new(TRITONBACKEND_ModelInstance *handle, Plan *plan, const Ort *ort, Reason *why) {
@@ -52,8 +56,28 @@ void instance_free(Instance *instance) {
     free(instance->outputs);
     free(instance->places);
     free(instance->on_gpu);
+    free(instance->is_copied);
     plan_free(instance->plan);
     free(instance);
+}
+
+TRITONSERVER_Error *instance_error(const Instance *instance, OrtStatus *status) {
+    if (!status) {
+        return NULL;
+    }
+    const Ort *ort = instance->session.ort;
+    TRITONSERVER_Error *error = TRITONSERVER_ErrorNew(ERROR_INTERNAL, ort->GetErrorMessage(status));
+    ort->ReleaseStatus(status);
+    return error;
+}
+
+TRITONSERVER_Error *instance_shape(Instance *instance, const int64_t *from, size_t rank, int64_t **shape) {
+    *shape = memory_reserve(&instance->shape, rank * sizeof **shape);
+    if (!*shape) {
+        return failure("out of memory");
+    }
+    memcpy(*shape, from, rank * sizeof **shape);
+    return NULL;
 }
 
 /* Answers the ask at this place, with all later ones that can share its batch. */
@@ -61,8 +85,8 @@ static void answer_from(Instance *instance, Ask *asks, Ask **group, uint32_t pla
     size_t size = 0;
     for (uint32_t other = place; other < count; other++) {
         if (!asks[other].is_grouped && !asks[other].error &&
-            (other == place || (instance->plan->batches && ask_shares_shapes(&asks[place], &asks[other],
-                                                                             instance->plan)))) {
+            (other == place ||
+             (instance->plan->batches && ask_shares_shapes(&asks[place], &asks[other], instance->plan)))) {
             asks[other].is_grouped = true;
             group[size++] = &asks[other];
         }
@@ -93,13 +117,14 @@ TRITONSERVER_Error *instance_execute(Instance *instance, TRITONBACKEND_Request *
             answer_from(instance, asks, group, place, count);
         }
     }
-    uint64_t ended = batch_clock(), computed = ended - instance->answer_time, computing = computed - instance->run_time;
+    uint64_t ended = batch_clock();
+    uint64_t computed = ended - instance->answer_time, computing = computed - instance->run_time;
     for (uint32_t place = 0; place < count; place++) {
         rows += (uint64_t)asks[place].rows;
         answered += !asks[place].error;
-        complain("statistics", TRITONBACKEND_ModelInstanceReportStatistics(instance->handle, requests[place],
-                                                                           !asks[place].error, began, computing,
-                                                                           computed, ended));
+        complain("statistics",
+                 TRITONBACKEND_ModelInstanceReportStatistics(instance->handle, requests[place], !asks[place].error,
+                                                             began, computing, computed, ended));
         if (asks[place].error) {
             TRITONSERVER_ErrorDelete(asks[place].error);
         }

@@ -22,6 +22,7 @@ typedef struct Instance {
     const Tensor **outputs;
     void **places;
     bool *on_gpu;
+    bool *is_copied;
     /* Whether outputs of known shapes are written straight into the response. */
     bool is_direct;
     /* Nanoseconds of one execution that went into the session, and into the answers. */
@@ -32,6 +33,11 @@ typedef struct Instance {
 /* An instance for a plan, which is its own from then on; NULL with the reason where there is none. */
 Instance *instance_new(TRITONBACKEND_ModelInstance *handle, Plan *plan, const Ort *ort, Reason *why);
 void instance_free(Instance *instance);
+
+/* What onnxruntime says, as an error of Triton's; the status is released. NULL where it says nothing. */
+TRITONSERVER_Error *instance_error(const Instance *instance, OrtStatus *status);
+/* A copy of a shape to write in, until the next one. */
+TRITONSERVER_Error *instance_shape(Instance *instance, const int64_t *from, size_t rank, int64_t **shape);
 
 /* Answers requests, as TRITONBACKEND_ModelInstanceExecute must. */
 TRITONSERVER_Error *instance_execute(Instance *instance, TRITONBACKEND_Request **requests, uint32_t count);

@@ -3,8 +3,9 @@
 #ifndef ORT_H
 #define ORT_H
 
-#include "plan.h"
+#include "reason.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -26,43 +27,43 @@ enum { ORT_LOG_WARNING = 2 };
 enum { ORT_DEVICE_ALLOCATOR = 0, ORT_MEMORY_DEFAULT = 0 };
 
 /* Place, result, name, arguments. */
-#define ORT_FUNCTIONS(F)                                                                                              \
-    F(2, const char *, GetErrorMessage, (const OrtStatus *))                                                          \
-    F(3, OrtStatus *, CreateEnv, (int level, const char *id, OrtEnv **))                                              \
-    F(7, OrtStatus *, CreateSession, (const OrtEnv *, const char *path, const OrtSessionOptions *, OrtSession **))    \
-    F(9, OrtStatus *, Run,                                                                                            \
-      (OrtSession *, const OrtRunOptions *, const char *const *inputs, const OrtValue *const *, size_t,               \
-       const char *const *outputs, size_t, OrtValue **))                                                              \
-    F(10, OrtStatus *, CreateSessionOptions, (OrtSessionOptions **))                                                  \
-    F(13, OrtStatus *, SetSessionExecutionMode, (OrtSessionOptions *, int))                                           \
-    F(23, OrtStatus *, SetSessionGraphOptimizationLevel, (OrtSessionOptions *, int))                                  \
-    F(24, OrtStatus *, SetIntraOpNumThreads, (OrtSessionOptions *, int))                                              \
-    F(25, OrtStatus *, SetInterOpNumThreads, (OrtSessionOptions *, int))                                              \
-    F(30, OrtStatus *, SessionGetInputCount, (const OrtSession *, size_t *))                                          \
-    F(31, OrtStatus *, SessionGetOutputCount, (const OrtSession *, size_t *))                                         \
-    F(33, OrtStatus *, SessionGetInputTypeInfo, (const OrtSession *, size_t, OrtTypeInfo **))                         \
-    F(34, OrtStatus *, SessionGetOutputTypeInfo, (const OrtSession *, size_t, OrtTypeInfo **))                        \
-    F(36, OrtStatus *, SessionGetInputName, (const OrtSession *, size_t, OrtAllocator *, char **))                    \
-    F(37, OrtStatus *, SessionGetOutputName, (const OrtSession *, size_t, OrtAllocator *, char **))                   \
-    F(49, OrtStatus *, CreateTensorWithDataAsOrtValue,                                                                \
-      (const OrtMemoryInfo *, void *, size_t, const int64_t *shape, size_t rank, int type, OrtValue **))              \
-    F(51, OrtStatus *, GetTensorMutableData, (OrtValue *, void **))                                                   \
-    F(55, OrtStatus *, CastTypeInfoToTensorInfo, (const OrtTypeInfo *, const OrtShape **))                            \
-    F(60, OrtStatus *, GetTensorElementType, (const OrtShape *, int *))                                               \
-    F(61, OrtStatus *, GetDimensionsCount, (const OrtShape *, size_t *))                                              \
-    F(62, OrtStatus *, GetDimensions, (const OrtShape *, int64_t *, size_t))                                          \
-    F(65, OrtStatus *, GetTensorTypeAndShape, (const OrtValue *, OrtShape **))                                        \
-    F(69, OrtStatus *, CreateCpuMemoryInfo, (int allocator, int memory, OrtMemoryInfo **))                            \
-    F(76, OrtStatus *, AllocatorFree, (OrtAllocator *, void *))                                                       \
-    F(78, OrtStatus *, GetAllocatorWithDefaultOptions, (OrtAllocator **))                                             \
-    F(92, void, ReleaseEnv, (OrtEnv *))                                                                               \
-    F(93, void, ReleaseStatus, (OrtStatus *))                                                                         \
-    F(94, void, ReleaseMemoryInfo, (OrtMemoryInfo *))                                                                 \
-    F(95, void, ReleaseSession, (OrtSession *))                                                                       \
-    F(96, void, ReleaseValue, (OrtValue *))                                                                           \
-    F(98, void, ReleaseTypeInfo, (OrtTypeInfo *))                                                                     \
-    F(99, void, ReleaseTensorTypeAndShapeInfo, (OrtShape *))                                                          \
-    F(100, void, ReleaseSessionOptions, (OrtSessionOptions *))                                                        \
+#define ORT_FUNCTIONS(F)                                                                                             \
+    F(2, const char *, GetErrorMessage, (const OrtStatus *))                                                         \
+    F(3, OrtStatus *, CreateEnv, (int level, const char *id, OrtEnv **))                                             \
+    F(7, OrtStatus *, CreateSession, (const OrtEnv *, const char *path, const OrtSessionOptions *, OrtSession **))   \
+    F(9, OrtStatus *, Run,                                                                                           \
+      (OrtSession *, const OrtRunOptions *, const char *const *inputs, const OrtValue *const *, size_t,              \
+       const char *const *outputs, size_t, OrtValue **))                                                             \
+    F(10, OrtStatus *, CreateSessionOptions, (OrtSessionOptions **))                                                 \
+    F(13, OrtStatus *, SetSessionExecutionMode, (OrtSessionOptions *, int))                                          \
+    F(23, OrtStatus *, SetSessionGraphOptimizationLevel, (OrtSessionOptions *, int))                                 \
+    F(24, OrtStatus *, SetIntraOpNumThreads, (OrtSessionOptions *, int))                                             \
+    F(25, OrtStatus *, SetInterOpNumThreads, (OrtSessionOptions *, int))                                             \
+    F(30, OrtStatus *, SessionGetInputCount, (const OrtSession *, size_t *))                                         \
+    F(31, OrtStatus *, SessionGetOutputCount, (const OrtSession *, size_t *))                                        \
+    F(33, OrtStatus *, SessionGetInputTypeInfo, (const OrtSession *, size_t, OrtTypeInfo **))                        \
+    F(34, OrtStatus *, SessionGetOutputTypeInfo, (const OrtSession *, size_t, OrtTypeInfo **))                       \
+    F(36, OrtStatus *, SessionGetInputName, (const OrtSession *, size_t, OrtAllocator *, char **))                   \
+    F(37, OrtStatus *, SessionGetOutputName, (const OrtSession *, size_t, OrtAllocator *, char **))                  \
+    F(49, OrtStatus *, CreateTensorWithDataAsOrtValue,                                                               \
+      (const OrtMemoryInfo *, void *, size_t, const int64_t *shape, size_t rank, int type, OrtValue **))             \
+    F(51, OrtStatus *, GetTensorMutableData, (OrtValue *, void **))                                                  \
+    F(55, OrtStatus *, CastTypeInfoToTensorInfo, (const OrtTypeInfo *, const OrtShape **))                           \
+    F(60, OrtStatus *, GetTensorElementType, (const OrtShape *, int *))                                              \
+    F(61, OrtStatus *, GetDimensionsCount, (const OrtShape *, size_t *))                                             \
+    F(62, OrtStatus *, GetDimensions, (const OrtShape *, int64_t *, size_t))                                         \
+    F(65, OrtStatus *, GetTensorTypeAndShape, (const OrtValue *, OrtShape **))                                       \
+    F(69, OrtStatus *, CreateCpuMemoryInfo, (int allocator, int memory, OrtMemoryInfo **))                           \
+    F(76, OrtStatus *, AllocatorFree, (OrtAllocator *, void *))                                                      \
+    F(78, OrtStatus *, GetAllocatorWithDefaultOptions, (OrtAllocator **))                                            \
+    F(92, void, ReleaseEnv, (OrtEnv *))                                                                              \
+    F(93, void, ReleaseStatus, (OrtStatus *))                                                                        \
+    F(94, void, ReleaseMemoryInfo, (OrtMemoryInfo *))                                                                \
+    F(95, void, ReleaseSession, (OrtSession *))                                                                      \
+    F(96, void, ReleaseValue, (OrtValue *))                                                                          \
+    F(98, void, ReleaseTypeInfo, (OrtTypeInfo *))                                                                    \
+    F(99, void, ReleaseTensorTypeAndShapeInfo, (OrtShape *))                                                         \
+    F(100, void, ReleaseSessionOptions, (OrtSessionOptions *))                                                       \
     F(130, OrtStatus *, AddSessionConfigEntry, (OrtSessionOptions *, const char *key, const char *value))
 
 typedef struct {

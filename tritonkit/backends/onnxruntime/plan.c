@@ -1,7 +1,6 @@
 #include "plan.h"
 
 #include <limits.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,34 +10,49 @@
 #define DEFAULT_FILENAME "model.onnx"
 
 static const Type TYPES[] = {
-    {"TYPE_BOOL", 1, 9, 1},   {"TYPE_UINT8", 2, 2, 1},   {"TYPE_UINT16", 3, 4, 2}, {"TYPE_UINT32", 4, 12, 4},
-    {"TYPE_UINT64", 5, 13, 8}, {"TYPE_INT8", 6, 3, 1},    {"TYPE_INT16", 7, 5, 2},  {"TYPE_INT32", 8, 6, 4},
-    {"TYPE_INT64", 9, 7, 8},  {"TYPE_FP16", 10, 10, 2}, {"TYPE_FP32", 11, 1, 4},  {"TYPE_FP64", 12, 11, 8},
+    {"TYPE_BOOL", 1, 9, 1},    {"TYPE_UINT8", 2, 2, 1},  {"TYPE_UINT16", 3, 4, 2}, {"TYPE_UINT32", 4, 12, 4},
+    {"TYPE_UINT64", 5, 13, 8}, {"TYPE_INT8", 6, 3, 1},   {"TYPE_INT16", 7, 5, 2},  {"TYPE_INT32", 8, 6, 4},
+    {"TYPE_INT64", 9, 7, 8},   {"TYPE_FP16", 10, 10, 2}, {"TYPE_FP32", 11, 1, 4},  {"TYPE_FP64", 12, 11, 8},
 };
 
 /* Fields that are tritonserver's own affair, or are read below. One that is not here may mean anything. */
 static const char *const CONFIG_FIELDS[] = {
-    "name", "platform", "backend", "runtime", "version_policy", "max_batch_size", "input", "output", "instance_group",
-    "default_model_filename", "parameters", "optimization", "dynamic_batching", "sequence_batching", "model_warmup",
-    "response_cache", "metric_tags", "model_metrics", NULL,
+    "name",
+    "platform",
+    "backend",
+    "runtime",
+    "version_policy",
+    "max_batch_size",
+    "input",
+    "output",
+    "instance_group",
+    "default_model_filename",
+    "parameters",
+    "optimization",
+    "dynamic_batching",
+    "sequence_batching",
+    "model_warmup",
+    "response_cache",
+    "metric_tags",
+    "model_metrics",
+    NULL,
 };
 static const char *const TENSOR_FIELDS[] = {
     "name", "data_type", "format", "dims", "reshape", "label_filename", NULL,
 };
 static const char *const OPTIMIZATION_FIELDS[] = {
-    "graph", "priority", "cuda", "input_pinned_memory", "output_pinned_memory", "gather_kernel_buffer_threshold",
-    "eager_batching", NULL,
+    "graph",
+    "priority",
+    "cuda",
+    "input_pinned_memory",
+    "output_pinned_memory",
+    "gather_kernel_buffer_threshold",
+    "eager_batching",
+    NULL,
 };
 static const char *const PARAMETERS[] = {
     "intra_op_thread_count", "inter_op_thread_count", "execution_mode", "own_process", NULL,
 };
-
-void reason_set(Reason *why, const char *format, ...) {
-    va_list values;
-    va_start(values, format);
-    vsnprintf(why->text, sizeof why->text, format, values);
-    va_end(values);
-}
 
 static bool is_among(const char *word, const char *const *words) {
     while (*words && strcmp(*words, word) != 0) {

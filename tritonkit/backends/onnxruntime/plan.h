@@ -3,6 +3,7 @@
 #define PLAN_H
 
 #include "json.h"
+#include "reason.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -39,13 +40,6 @@ typedef struct {
     int execution_mode;
     int graph_level;
 } Plan;
-
-/* What ran out, or why an instance is not served in this process. */
-typedef struct {
-    char text[256];
-} Reason;
-
-void reason_set(Reason *why, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* The plan for an instance of this name, whose version has this folder; NULL with the reason where there is none.
  * What is wrong with a configuration is a reason too: the Python-based backend then refuses it in its own words.

@@ -31,8 +31,9 @@ static bool create(Session *session, const Plan *plan, Reason *why) {
     bool done = ort_is_done(ort, ort->CreateSessionOptions(&options), why) && configure(ort, options, plan, why) &&
                 ort_is_done(ort, ort->CreateSession(ort->env, plan->file, options, &session->handle), why);
     ort->ReleaseSessionOptions(options);
-    return done && ort_is_done(ort, ort->CreateCpuMemoryInfo(ORT_DEVICE_ALLOCATOR, ORT_MEMORY_DEFAULT,
-                                                             &session->memory), why);
+    return done &&
+           ort_is_done(ort, ort->CreateCpuMemoryInfo(ORT_DEVICE_ALLOCATOR, ORT_MEMORY_DEFAULT, &session->memory),
+                       why);
 }
 
 /* Whether a tensor is as the model has it; the sizes that both leave open stay open. */
