@@ -578,6 +578,8 @@ def test_thread_counts_and_cores_are_those_of_the_configuration(tmp_path: Path) 
     for name in ("first", "one"):
         linear(folder, name, LINEAR + threads(1))
     linear(folder, "five", LINEAR.replace("count: 1", 'count: 1 host_policy: "bound"') + threads(5))
+    parallel = parameter("execution_mode", "1") + parameter("inter_op_thread_count", "4")
+    linear(folder, "parallel", LINEAR + threads(1) + parallel)
     flags = ("--model-control-mode=explicit", f"--host-policy=bound,cpu-cores={core}-{core}")
     with up(tmp_path, folder, server_args=flags) as deployment:
         tasks = Path(f"/proc/{deployment.servers[0].pid}/task")
@@ -590,7 +592,7 @@ def test_thread_counts_and_cores_are_those_of_the_configuration(tmp_path: Path) 
         # The first one starts threads that tritonserver keeps.
         with load(deployment, "first"):
             before = running()
-        for model in ("one", "five"):
+        for model in ("one", "five", "parallel"):
             with load(deployment, model):
                 now = running()
             added[model] = [cores for name, cores in now.items() if name not in before]
@@ -598,6 +600,7 @@ def test_thread_counts_and_cores_are_those_of_the_configuration(tmp_path: Path) 
         # With five threads, the instance's own computes as well as four of onnxruntime's.
         assert added["five"].count(str(core)) >= 5
         assert len(added["five"]) - len(added["one"]) == 4
+        assert len(added["parallel"]) - len(added["one"]) == 3
 
 
 def test_threads_do_not_spin_between_requests(tmp_path: Path) -> None:
