@@ -166,7 +166,7 @@ def _onnxruntime(*, required: bool) -> Finding:
 
 
 def _c_compiler() -> Finding:
-    serves = "running ONNX models inside the server of tritonkit[server], which is faster"
+    serves = "faster ONNX models on the CPU"
     try:
         return Finding("C compiler", serves, " ".join(c_compiler.check()))
     except CommandFailed as error:
