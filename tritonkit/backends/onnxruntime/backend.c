@@ -107,7 +107,8 @@ EXPORTED TRITONSERVER_Error *TRITONBACKEND_Initialize(TRITONBACKEND_Backend *bac
 
 EXPORTED TRITONSERVER_Error *TRITONBACKEND_Finalize(TRITONBACKEND_Backend *backend) {
     ort_unload();
-    return python.Finalize(backend);
+    /* Not there where Initialize has failed. */
+    return python.Finalize ? python.Finalize(backend) : NULL;
 }
 
 EXPORTED TRITONSERVER_Error *TRITONBACKEND_GetBackendAttribute(TRITONBACKEND_Backend *backend,
