@@ -8,8 +8,9 @@ A small CNN, 224 x 224 images, FP32 (602 KB a request) and UINT8 (151 KB). The c
 run, so that a slow spell of the machine meets them all; the medians go into a Markdown table. All are asked by the
 same clients, which send bytes made beforehand (``clients.py``), and each one's first answers are compared with
 onnxruntime's own. Beside each rate stands what one inference costs in processor time: the clients, the server
-(tritonserver, or uvicorn), and Triton's Python stubs, in which the backend runs. "Nothing" is a Python model
-that reads no input and gives one answer always: what remains when the backend and the network cost nothing.
+(tritonserver, or uvicorn), and Triton's Python stubs. The backend runs inside tritonserver; "in stubs" is the same
+with the parameter ``own_process``. "Nothing" is a Python model that reads no input and gives one answer always: what
+remains when a backend in Python and the network cost nothing.
 """
 
 from __future__ import annotations
@@ -47,7 +48,10 @@ max_batch_size: 8
 input [{{ name: "input" data_type: TYPE_{kind} dims: [3, 224, 224] }}]
 output [{{ name: "output" data_type: TYPE_FP32 dims: [10] }}]
 instance_group [{groups}]
+{parameters}
 """
+# Keeps an instance in a Python stub.
+OWN_PROCESS = 'parameters { key: "own_process" value { string_value: "true" } }'
 # Each instance and the server's thread for it on one core: what they hand each other stays in its cache.
 POLICIES = tuple(f"--host-policy=core{core},cpu-cores={core}-{core}" for core in CORES[:2])
 GROUPS = {
@@ -140,12 +144,18 @@ def table(title: str, rounds: Sequence[dict[str, Measured]]) -> str:
 
 def deployed(contest: Contest, kind: str, folder: Path, stack: ExitStack) -> dict[str, Callable[[], Measured]]:
     """Triton, by instances and protocol, all models in one server."""
-    served = {f"Triton, {name}": ("onnxruntime", groups) for name, groups in GROUPS.items()}
-    served["nothing, 2 instances, a core each"] = ("python", GROUPS["2 instances, a core each"])
-    for number, (backend, groups) in enumerate(served.values()):
+    served = {
+        f"{title}, {name}": ("onnxruntime", groups, parameters)
+        for title, parameters in (("Triton", ""), ("Triton in stubs", OWN_PROCESS))
+        for name, groups in GROUPS.items()
+    }
+    served["nothing, 2 instances, a core each"] = ("python", GROUPS["2 instances, a core each"], "")
+    for number, (backend, groups, parameters) in enumerate(served.values()):
         version = folder / "models" / f"model_{number}" / "1"
         version.mkdir(parents=True)
-        (version.parent / "config.pbtxt").write_text(CONFIG.format(backend=backend, kind=kind, groups=groups))
+        (version.parent / "config.pbtxt").write_text(
+            CONFIG.format(backend=backend, kind=kind, groups=groups, parameters=parameters)
+        )
         if backend == "python":
             (version / "model.py").write_text(NOTHING)
         else:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -14,7 +16,9 @@ from measured import analyzer, repository
 from serving import echo_repository, up
 
 from tritonkit.serve import Deployment
+from tritonkit.serve.backend_directory import OWN_BACKENDS
 from tritonkit.serve.warden import SHARED_MEMORY
+from tritonkit.tools import tritonserver
 from tritonkit.tools.perf_analyzer import PerfAnalyzer
 
 # A shell that starts us in the background has Ctrl-C ignored, in us and in whatever we start: tests press it.
@@ -76,3 +80,16 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("TRITONKIT_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module of the onnxruntime backend itself, outside the server."""
+    monkeypatch.syspath_prepend(tritonserver.find().backends / "python")
+    source = OWN_BACKENDS / "onnxruntime" / "model.py"
+    found = importlib.util.spec_from_file_location("onnxruntime_backend", source)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module

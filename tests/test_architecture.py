@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from tritonkit.cli.app import app
 from tritonkit.cli.program import MODULES, Commands
+from tritonkit.serve import native_backend
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "tritonkit"
@@ -159,7 +160,7 @@ def test_every_command_has_help_with_an_example() -> None:
             assert getattr(parameter, "help", None), f"{name}: {parameter.name} has no help"
 
 
-def test_wheel_holds_the_templates(tmp_path: Path) -> None:
+def test_wheel_holds_the_templates_and_what_is_compiled(tmp_path: Path) -> None:
     argv = [
         sys.executable,
         "-m",
@@ -181,6 +182,9 @@ def test_wheel_holds_the_templates(tmp_path: Path) -> None:
     assert wanted
     assert wanted <= held
     assert "tritonkit/py.typed" in held
+    compiled = {file.relative_to(ROOT).as_posix() for file in native_backend.sources(PACKAGE / "backends")}
+    assert compiled
+    assert compiled <= held
 
 
 def committed(folder: str) -> list[Path]:

@@ -1,8 +1,7 @@
-"""The Python-based onnxruntime backend in the real tritonserver, against onnxruntime itself."""
+"""The onnxruntime backend in the real tritonserver, inside it and in Python stubs, against onnxruntime itself."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,8 +21,6 @@ from tritonclient.utils import InferenceServerException
 from tritonkit import serve
 from tritonkit.backends.batching import configuration
 from tritonkit.errors import LaunchFailed
-from tritonkit.serve.backend_directory import OWN_BACKENDS
-from tritonkit.tools import tritonserver
 
 MAX_BATCH = 8
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
@@ -87,16 +84,25 @@ def threads(count: int) -> str:
     return f'parameters {{ key: "intra_op_thread_count" value {{ string_value: "{count}" }} }}\n'
 
 
+OWN_PROCESS = 'parameters { key: "own_process" value { string_value: "true" } }\n'
+
+
+@pytest.fixture(scope="module", params=["", OWN_PROCESS], ids=["inside", "own_process"])
+def where(request: pytest.FixtureRequest) -> str:
+    """What a configuration says for its instances to run inside tritonserver, or in stubs."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def repository(tmp_path_factory: pytest.TempPathFactory, where: str) -> Path:
     folder = tmp_path_factory.mktemp("onnx") / "models"
-    linear(folder, config=LINEAR + threads(1))
+    linear(folder, config=where + LINEAR + threads(1))
     # No config.pbtxt at all: the backend follows from the file's name, the rest from the model.
-    linear(folder, "automatic")
+    linear(folder, "automatic", where or None)
     linear(
         folder,
         "named",
-        CPU + threads(5) + 'default_model_filename: "other.onnx"\nmax_batch_size: 2\n',
+        where + CPU + threads(5) + 'default_model_filename: "other.onnx"\nmax_batch_size: 2\n',
         filename="other.onnx",
     )
     write(
@@ -105,7 +111,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [helper.make_node("ReduceSum", ["x"], ["y"], keepdims=1)],
         [("x", FLOAT, ["rows", 3])],
         [("y", FLOAT, [1, 1])],
-        config=CPU + 'max_batch_size: 0\ninput [{ name: "x" data_type: TYPE_FP32 dims: [-1, 3] }]\n'
+        config=where + CPU + 'max_batch_size: 0\ninput [{ name: "x" data_type: TYPE_FP32 dims: [-1, 3] }]\n'
         'output [{ name: "y" data_type: TYPE_FP32 dims: [1, 1] }]\n',
     )
     write(
@@ -114,7 +120,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [helper.make_node("Identity", ["x"], ["y"])],
         [("x", FLOAT, ["batch"])],
         [("y", FLOAT, ["batch"])],
-        config=CPU + 'max_batch_size: 8\ninput [{ name: "x" data_type: TYPE_FP32 dims: [1] reshape { shape: [] } }]\n'
+        config=where
+        + CPU
+        + 'max_batch_size: 8\ninput [{ name: "x" data_type: TYPE_FP32 dims: [1] reshape { shape: [] } }]\n'
         'output [{ name: "y" data_type: TYPE_FP32 dims: [1] reshape { shape: [] } }]\n',
     )
     write(
@@ -124,7 +132,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [("index", INT64, ["batch", 1])],
         [("value", FLOAT, ["batch", 1])],
         weights={"table": TABLE},
-        config=CPU + "max_batch_size: 8\ndynamic_batching { max_queue_delay_microseconds: 200000 }\n",
+        config=where + CPU + "max_batch_size: 8\ndynamic_batching { max_queue_delay_microseconds: 200000 }\n",
     )
     write(
         folder,
@@ -132,7 +140,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [helper.make_node("Identity", ["said"], ["heard"])],
         [("said", STRING, ["batch", 2])],
         [("heard", STRING, ["batch", 2])],
-        config=CPU + "max_batch_size: 8\n",
+        config=where + CPU + "max_batch_size: 8\n",
     )
     return folder
 
@@ -236,7 +244,7 @@ def test_what_the_configuration_leaves_out_is_read_from_the_model(client: triton
         np.testing.assert_allclose(ask(client, model, {"x": x})["y"], x @ WEIGHT, rtol=1e-5, atol=1e-6)
 
 
-def test_thread_counts_are_those_of_the_configuration(server: serve.Deployment) -> None:
+def test_thread_counts_are_those_of_the_configuration(server: serve.Deployment, where: str) -> None:
     counts = {}
     for pid in stubs(server):
         words = Path(f"/proc/{pid}/cmdline").read_text()
@@ -244,7 +252,8 @@ def test_thread_counts_are_those_of_the_configuration(server: serve.Deployment) 
         for model in ("linear", "named"):
             if f"/{model}/1/" in words:
                 counts[model] = int(status.partition("Threads:")[2].split()[0])
-    assert counts["named"] - counts["linear"] == 4
+    # Those of sessions inside tritonserver are counted in tests/test_backends_native.py.
+    assert (counts["named"] - counts["linear"] == 4) if where else not counts
 
 
 BAD = {
@@ -289,19 +298,6 @@ def test_what_it_cannot_serve_does_not_load(tmp_path: Path) -> None:
         assert words in said[name], name
     assert "x: the model's first dimension is fixed at 2" in said["frozen"]
     assert "Protobuf parsing failed" in said["broken"]
-
-
-@pytest.fixture
-def backend(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The module itself, outside the server."""
-    monkeypatch.syspath_prepend(tritonserver.find().backends / "python")
-    source = OWN_BACKENDS / "onnxruntime" / "model.py"
-    found = importlib.util.spec_from_file_location("onnxruntime_backend", source)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
 
 
 def test_threads_of_a_cpu_instance_do_not_spin(backend: Any) -> None:

@@ -148,6 +148,8 @@ def test_the_cpu_image_serves_a_project_as_a_user_without_rights(
         assert served.runs(), served.words()
         assert network.succeeds(healthy)
         assert "seven" in network.asked(str(PROGRAM), *SEVEN, cwd=project)
+        # Compiled while the image was built, which has no compiler itself.
+        assert '"digits_0_0: runs inside tritonserver"' in (project / ".tritonkit/logs/server.log").read_text()
 
         written = project / ".tritonkit" / "state.json"
         state = json.loads(written.read_text())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tritonkit.errors import TritonkitError
-from tritonkit.serve import backend_directory
+from tritonkit.serve import backend_directory, native_backend
 from tritonkit.tools import tritonserver
 
 OWN_MODELS = sorted(backend_directory.OWN_BACKENDS.glob("*/model.py"))
@@ -24,6 +24,8 @@ def test_holds_what_the_server_needs(server: tritonserver.TritonServer) -> None:
     held = {path.relative_to(place).as_posix() for path in place.rglob("*")}
     assert {path for path in held if path.count("/") < 2 and not path.endswith("/tritonkit")} == {
         *(name for source in OWN_MODELS for name in (source.parent.name, f"{source.parent.name}/model.py")),
+        "onnxruntime/libonnxruntime.so",
+        "onnxruntime/libtriton_onnxruntime.so",
         "python",
         "python/libtriton_python.so",
         "python/triton_python_backend_stub",
@@ -73,3 +75,45 @@ def test_a_failure_leaves_nothing(
     with pytest.raises(TritonkitError, match="cannot be made: No space left"):
         backend_directory.assemble(server)
     assert list((tmp_path / "cache/backends").iterdir()) == []
+
+
+def test_what_was_compiled_ahead_needs_no_compiler(
+    server: tritonserver.TritonServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    installed = tmp_path / "backends"
+    shutil.copytree(backend_directory.OWN_BACKENDS, installed)
+    native_backend.compile_ahead(installed)
+    library = installed / native_backend.BACKEND / native_backend.LIBRARY
+    native_backend.compile_ahead(installed)
+    monkeypatch.setattr(backend_directory, "OWN_BACKENDS", installed)
+    monkeypatch.setenv("CC", "/no/such/cc")
+    place = backend_directory.assemble(server)
+    assert native_backend.is_in(place)
+    assert (place / native_backend.BACKEND / native_backend.LIBRARY).read_bytes() == library.read_bytes()
+
+
+def test_without_a_compiler_every_backend_is_pythons_until_there_is_one(
+    server: tritonserver.TritonServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", "/no/such/cc")
+    without = backend_directory.assemble(server)
+    assert not native_backend.is_in(without)
+    assert backend_directory.assemble(server) == without
+    assert "not here: /no/such/cc. Install" in (without / native_backend.BACKEND / native_backend.REASON).read_text()
+    monkeypatch.delenv("CC")
+    place = backend_directory.assemble(server)
+    assert without.name == f"{place.name}{backend_directory.PYTHON_ONLY}"
+    assert native_backend.is_in(place)
+    assert not (place / native_backend.BACKEND / native_backend.REASON).exists()
+
+
+def test_another_onnxruntime_makes_another_directory(
+    server: tritonserver.TritonServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = backend_directory.assemble(server)
+    other = tmp_path / "libonnxruntime.so.9"
+    other.touch()
+    monkeypatch.setattr(native_backend, "onnxruntime_library", lambda: other)
+    after = backend_directory.assemble(server)
+    assert after != before
+    assert (after / native_backend.BACKEND / native_backend.ONNXRUNTIME).resolve() == other

@@ -58,6 +58,7 @@ def test_the_plan_of_one_server() -> None:
         "--backend-directory=/cache/backends/key",
         "--cache-directory=/s/caches",
         "--backend-config=python,shm-region-prefix-name=tritonkit-0123abcd.server.",
+        "--backend-config=onnxruntime,shm-region-prefix-name=tritonkit-0123abcd.server.",
         "--exit-on-error=false",
         "--exit-timeout-secs=25",
         "--http-address=127.0.0.1",

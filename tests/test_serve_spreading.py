@@ -260,7 +260,8 @@ def test_a_process_that_is_to_run_beside_another() -> None:
     assert not second.mark.startswith(first.mark)
     differ = [flag.split("=")[0] for flag, other in zip(first.argv, second.argv, strict=True) if flag != other]
     assert differ == [
-        "--id", "--model-repository", "--backend-config", "--http-port", "--grpc-port", "--metrics-port",
+        "--id", "--model-repository", "--backend-config", "--backend-config", "--http-port", "--grpc-port",
+        "--metrics-port",
     ]  # fmt: skip
     assert (second.shown, second.log, second.needs) == ("x", first.log, first.needs)
     (old,), (new,) = before["gateway"].folders, after["gateway"].folders

@@ -23,6 +23,7 @@ import pytest
 from chaos import Load, Request
 from gpu_machine import PROGRAM, UUIDS, pretend
 from serving import ANY_PORTS, ECHO, FREE_PORTS, deployment_of, left_of, python_model, wait_for
+from test_backends_onnxruntime import OWN_PROCESS
 from test_chaos import IDENTITY_CONFIG
 
 from tritonkit import serve
@@ -81,7 +82,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     repository = python_model(tmp_path / "models", "echo", SLOW)
     python_model(repository, "other")
     (repository / "identity/1").mkdir(parents=True)
-    (repository / "identity/config.pbtxt").write_text(IDENTITY_CONFIG)
+    (repository / "identity/config.pbtxt").write_text(IDENTITY_CONFIG + OWN_PROCESS)
     onnx_models.identity(repository / "identity/1/model.onnx", ("batch", 2))
     return tmp_path
 

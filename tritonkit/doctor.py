@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tritonkit.errors import CommandFailed, TritonkitError
-from tritonkit.tools import docker, haproxy, nvidia_smi, packages, perf_analyzer, tritonserver
+from tritonkit.tools import c_compiler, docker, haproxy, nvidia_smi, packages, perf_analyzer, tritonserver
 from tritonkit.tools.commands import run
 from tritonkit.tools.tritonserver import TritonServer
 
@@ -48,6 +48,7 @@ def examine() -> list[Finding]:
     return [
         _python(),
         *_serving(),
+        _c_compiler(),
         _perf_analyzer(),
         _haproxy(),
         _gpus(),
@@ -162,6 +163,17 @@ def _onnxruntime(*, required: bool) -> Finding:
             required=required, requirements=packages.requirements("tritonkit", "cpu"),
         )  # fmt: skip
     return Finding("onnxruntime", serves, f"{cpu} for CPUs" if cpu else f"{gpu} for GPUs", required=required)
+
+
+def _c_compiler() -> Finding:
+    serves = "faster ONNX models on the CPU"
+    try:
+        return Finding("C compiler", serves, " ".join(c_compiler.check()))
+    except CommandFailed as error:
+        words = f"{error.argv[0]} does not compile: {error.output.strip()}"
+        return Finding("C compiler", serves, problem=words, remedy=c_compiler.INSTALL)
+    except TritonkitError as error:
+        return Finding("C compiler", serves, problem=str(error.args[0]), remedy=c_compiler.INSTALL)
 
 
 def _perf_analyzer() -> Finding:

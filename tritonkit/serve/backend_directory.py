@@ -1,7 +1,8 @@
 """The backend directory for the bundled tritonserver: its Python backend, and tritonkit's own backends.
 
 It is assembled once under tritonkit's cache, in a folder named by the versions and the content that went
-into it, and only read from then on.
+into it, and only read from then on. Where its C part cannot be compiled, it is another folder, without that part:
+the next start tries again.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tritonkit.errors import TritonkitError
+from tritonkit.serve import native_backend
 from tritonkit.tools.commands import cache_directory
 from tritonkit.tools.tritonserver import STUB, TritonServer
 
 OWN_BACKENDS = Path(__file__).resolve().parent.parent / "backends"
 LIBRARY = "libtriton_python.so"
 UTILITIES = "triton_python_backend_utils.py"
+# Ends the name of a backend directory whose backends all run in Triton's Python stub.
+PYTHON_ONLY = "-python"
 
 
 def assemble(server: TritonServer) -> Path:
@@ -35,20 +39,22 @@ def assemble(server: TritonServer) -> Path:
         return server.backends
     own = sorted(OWN_BACKENDS.glob("*/model.py"))
     shared = sorted(set(OWN_BACKENDS.rglob("*.py")) - set(own))
-    place = cache_directory() / "backends" / _key(server, [*own, *shared])
+    native = native_backend.sources(OWN_BACKENDS)
+    place = cache_directory() / "backends" / _key(server, [*own, *shared, *native])
     if place.is_dir():
         return place
     try:
-        _make(place, server.stub, server.backends / "python", own, shared)
+        return _make(place, server.stub, server.backends / "python", own, shared, native)
     except OSError as error:
         raise TritonkitError(
             f"{place}: the backend directory cannot be made: {error}",
             hint="Make room or give write access there, or name another folder in TRITONKIT_CACHE.",
         ) from error
-    return place
 
 
-def _make(place: Path, stub: Path, installed: Path, own: Sequence[Path], shared: Sequence[Path]) -> None:
+def _make(
+    place: Path, stub: Path, installed: Path, own: Sequence[Path], shared: Sequence[Path], native: Sequence[Path]
+) -> Path:
     place.parent.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(prefix=".making-", dir=place.parent))
     try:
@@ -65,6 +71,8 @@ def _make(place: Path, stub: Path, installed: Path, own: Sequence[Path], shared:
             backend.mkdir()
             shutil.copyfile(source, backend / source.name)
             _place_shared(backend, shared)
+        if not native_backend.add(making / native_backend.BACKEND, native):
+            place = place.with_name(f"{place.name}{PYTHON_ONLY}")
         try:
             making.rename(place)
         except OSError:
@@ -73,6 +81,7 @@ def _make(place: Path, stub: Path, installed: Path, own: Sequence[Path], shared:
                 raise
     finally:
         shutil.rmtree(making, ignore_errors=True)
+    return place
 
 
 def _place_shared(backend: Path, shared: Sequence[Path]) -> None:
@@ -88,7 +97,14 @@ def _place_shared(backend: Path, shared: Sequence[Path]) -> None:
 def _key(server: TritonServer, own: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     library = os.stat(server.backends / "python" / LIBRARY)
-    for fact in (server.version, server.backends, server.stub, library.st_size, library.st_mtime_ns):
+    for fact in (
+        server.version,
+        server.backends,
+        server.stub,
+        library.st_size,
+        library.st_mtime_ns,
+        *native_backend.facts(),
+    ):
         digest.update(f"{fact}\0".encode())
     for source in own:
         digest.update(f"{source.relative_to(OWN_BACKENDS)}\0".encode())

@@ -14,7 +14,7 @@ from tritonkit.serve.gpus import NONE
 from tritonkit.serve.ports import join
 from tritonkit.serve.processes import Plan, Policy, ProcessSpec, ServerCheck, environment, shown
 from tritonkit.serve.seats import Machine, Mps, Seat
-from tritonkit.serve.server_args import check_server_args, controllable, is_explicit
+from tritonkit.serve.server_args import check_server_args, controllable, is_explicit, stub_settings
 from tritonkit.serve.warden import mark, shared_memory_prefix
 from tritonkit.tools.tritonserver import TritonServer
 
@@ -241,7 +241,7 @@ def server_process(
         f"--model-repository={repository or request.repository}",
         f"--backend-directory={host.backend_directory}",
         f"--cache-directory={host.server.caches}",
-        f"--backend-config=python,shm-region-prefix-name={shared_memory_prefix(marked)}",
+        *stub_settings(shared_memory_prefix(marked), request.server_args, bundled=host.server.bundled),
         # A model that does not load must not end the server: its index then says which one, and why.
         "--exit-on-error=false",
         # Triton gives up on requests in flight some seconds before it would be killed.

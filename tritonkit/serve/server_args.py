@@ -27,6 +27,8 @@ _OWN_FLAGS = {
     # Readiness is asked for over HTTP, with no key.
     "--http-restricted-api": "",
 }
+_BACKEND_CONFIG = "--backend-config"
+_SHARED_MEMORY = "shm-region-prefix-name"
 _CONTROL_MODE = "--model-control-mode"
 _LOAD_MODEL = "--load-model"
 
@@ -46,12 +48,32 @@ def check_server_args(arguments: Iterable[str]) -> None:
             )
         # tritonserver takes a flag also by its first letters.
         meant = next((own for own in _OWN_FLAGS if own.startswith(flag)), None)
-        if meant is not None or value.startswith("python,shm-region-prefix-name"):
+        if meant is not None or value.partition(",")[2].startswith(_SHARED_MEMORY):
             own = _OWN_FLAGS.get(meant or "")
             raise UsageError(
                 f"--server-arg {argument}: tritonkit sets this flag itself",
                 hint=f"Use tritonkit's own option {own}." if own else None,
             )
+
+
+def stub_settings(prefix: str, arguments: Iterable[str], *, bundled: bool) -> tuple[str, ...]:
+    """The flags that say how the Python backend and its stubs behave.
+
+    The bundled server's onnxruntime backend starts stubs as well, and is told everything in its own name alone: so
+    what is said to the Python backend, by tritonkit or by the user, is said to it too.
+
+    Args:
+        prefix: what the names of the stubs' shared memory begin with.
+        arguments: the user's own flags.
+        bundled: whether it is the bundled server.
+    """
+    own = f"{_BACKEND_CONFIG}=python,{_SHARED_MEMORY}={prefix}"
+    if not bundled:
+        return (own,)
+    pairs = [argument.partition("=") for argument in (own, *arguments)]
+    settings = [value for flag, _, value in pairs if len(flag) > len("--backend-") and _BACKEND_CONFIG.startswith(flag)]
+    copied = [value.partition(",")[2] for value in settings if value.startswith("python,")]
+    return (own, *(f"{_BACKEND_CONFIG}=onnxruntime,{setting}" for setting in copied))
 
 
 def is_explicit(arguments: Iterable[str]) -> bool:

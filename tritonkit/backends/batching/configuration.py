@@ -195,7 +195,7 @@ def sizes_of(config: Mapping[str, Any], *, on_gpu: bool) -> tuple[int, ...]:
 def cpu_threads(model: Model) -> int:
     """The threads for one CPU instance: the cores it may use, divided among the instances that share them.
 
-    Every instance is a process of its own. Those of one ``host_policy`` share its cores.
+    Every instance has threads of its own. Those of one ``host_policy`` share its cores.
     """
     groups = [group for group in model.config.get("instance_group", []) if group.get("kind") != "KIND_GPU"]
     # Triton names instances after their group: GROUP_0, GROUP_1, ...

@@ -4,8 +4,11 @@ It runs inside tritonserver's Python stub, one process an instance, and takes th
 native backend: ``default_model_filename``, ``instance_group``, the parameters ``intra_op_thread_count``,
 ``inter_op_thread_count``, ``execution_mode`` and those of the CUDA provider, ``optimization.graph.level``, and
 the execution accelerators ``cuda``, ``tensorrt`` and ``openvino``, where the installed onnxruntime has them. The
-parameter ``batch_buckets`` is its own. Where the native library is installed, Triton takes that one and this
-file is not read.
+parameters ``batch_buckets`` and ``own_process`` are its own. Where the native library is installed, Triton takes
+that one and this file is not read.
+
+The C files beside this one are a library that stands before it: instances on the CPU that ask for nothing special
+run in that, inside tritonserver, and all others here. What both have to do alike, a test compares.
 """
 
 from __future__ import annotations
@@ -30,7 +33,9 @@ DEFAULT_FILENAME = "model.onnx"
 CUDA_PARAMETERS = frozenset(
     {"cudnn_conv_algo_search", "gpu_mem_limit", "arena_extend_strategy", "do_copy_in_default_stream"}
 )
-PARAMETERS = frozenset({"intra_op_thread_count", "inter_op_thread_count", "execution_mode"}) | CUDA_PARAMETERS
+PARAMETERS = CUDA_PARAMETERS | {"intra_op_thread_count", "inter_op_thread_count", "execution_mode", "own_process"}
+# Why that library is not here, where it is not.
+NO_LIBRARY = Path(__file__).with_name("own_process.txt")
 # The native backend's numbers for what onnxruntime names.
 CUDA_WORDS = {
     "cudnn_conv_algo_search": ("EXHAUSTIVE", "HEURISTIC", "DEFAULT"),
@@ -98,6 +103,8 @@ class TritonPythonModel:
         providers = _providers(model)
         for words in configuration.warn_unused(model.config, PARAMETERS):
             pb_utils.Logger.log_warn(words)
+        if model.device is None and not configuration.switch(model.config, "own_process") and NO_LIBRARY.is_file():
+            _say(model, f"runs in a process of its own: {NO_LIBRARY.read_text(encoding='ascii')}")
         sizes = configuration.batch_sizes(model)
         self.engine: CpuEngine | CudaEngine
         if model.device is None:

@@ -52,3 +52,16 @@ def counts_are_numbers(model: Subject) -> Iterator[Found]:
             value = model.config.parameters[name].string_value
             if not value.isdecimal():
                 yield at("parameters", name, name=name, value=value)
+
+
+@rules.rule(
+    "BND04",
+    "the parameter own_process is '{value}'",
+    triton='parameter own_process: expected "true" or "false", got',
+    instead='"true" or "false"',
+)
+def own_process_is_on_or_off(model: Subject) -> Iterator[Found]:
+    if _own(model) and "own_process" in model.config.parameters:
+        value = model.config.parameters["own_process"].string_value
+        if value.lower() not in {"true", "false", "1", "0"}:
+            yield at("parameters", "own_process", value=value)

@@ -1,0 +1,50 @@
+/* What a model configuration asks of one instance on the CPU, or why a process of its own has to serve it. */
+#ifndef PLAN_H
+#define PLAN_H
+
+#include "json.h"
+#include "reason.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* An element type: Triton's name and number, onnxruntime's number, and bytes. */
+typedef struct {
+    const char *name;
+    int triton;
+    int onnx;
+    size_t size;
+} Type;
+
+/* An input or output. Its dims have the batch first, in a model that batches; -1 where a size varies. */
+typedef struct {
+    char *name;
+    const Type *type;
+    size_t rank;
+    int64_t *dims;
+    /* Whether the model itself says every size but the number of rows. */
+    bool known;
+} Tensor;
+
+typedef struct {
+    char *name;
+    char *file;
+    bool batches;
+    Tensor *inputs;
+    size_t input_count;
+    Tensor *outputs;
+    size_t output_count;
+    int intra_threads;
+    int inter_threads;
+    int execution_mode;
+    int graph_level;
+} Plan;
+
+/* The plan for an instance of this name, whose version has this folder; NULL with the reason where there is none.
+ * What is wrong with a configuration is a reason too: the Python-based backend then refuses it in its own words.
+ * `cores` is how many the instance may use. Free it with plan_free. */
+Plan *plan_make(const Json *config, const char *instance, const char *folder, int cores, Reason *why);
+void plan_free(Plan *plan);
+
+#endif
