@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import ctypes
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +17,7 @@ import tritonclient.grpc as triton
 from asking import ask
 from onnx import TensorProto, helper
 from serving import deployment_of, up, wait_for
-from test_backends_onnxruntime import WEIGHT, linear, write
+from test_backends_onnxruntime import LINEAR, WEIGHT, linear, write
 from test_backends_pytorch import NAMES, NUMBERED, SHIFT, Affine, X, expected, program, rows, script
 from tritonclient.utils import InferenceServerException
 
@@ -225,3 +227,49 @@ def test_a_context_that_is_lost_ends_the_process_and_the_model_comes_back(tmp_pa
         with triton.InferenceServerClient(wait_for(again, seconds=60).grpc) as client:
             assert np.array_equal(ask(client, "lookup", {"x__0": good}, "INT64")["y__0"], first)
     assert "the process ends" in (tmp_path / ".tritonkit/logs/server.log").read_text()
+
+
+class Region:
+    """Memory of the first GPU that a server may open: CUDA shared memory."""
+
+    def __init__(self, size: int) -> None:
+        self.runtime = ctypes.CDLL(f"libcudart.so.{str(torch.version.cuda).split('.')[0]}")
+        self.size = size
+        self.place = ctypes.c_void_p()
+        self.check(self.runtime.cudaMalloc(ctypes.byref(self.place), ctypes.c_size_t(size)))
+
+    def check(self, code: int) -> None:
+        assert code == 0, f"CUDA's runtime answers {code}"
+
+    def copy(self, to: Any, origin: Any, size: int) -> None:
+        """Between the host and the region, whichever is which."""
+        self.check(self.runtime.cudaMemcpy(to, origin, ctypes.c_size_t(size), 4))
+
+    @property
+    def handle(self) -> bytes:
+        """What another process opens it with."""
+        made = (ctypes.c_char * 64)()
+        self.check(self.runtime.cudaIpcGetMemHandle(made, self.place))
+        return base64.b64encode(bytes(made))
+
+
+def test_an_instance_on_the_cpu_reads_and_writes_memory_of_a_gpu(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    linear(folder, "linear", LINEAR)
+    torch.zeros(1, device="cuda")
+    x = RANDOM.normal(size=(4, 3)).astype(np.float32)
+    y = np.zeros((4, 2), np.float32)
+    into, out = Region(x.nbytes), Region(y.nbytes)
+    with up(tmp_path, folder) as deployment, triton.InferenceServerClient(deployment.grpc) as client:
+        for name, region in (("into", into), ("out", out)):
+            client.register_cuda_shared_memory(name, region.handle, 0, region.size)
+        given, wanted = triton.InferInput("x", list(x.shape), "FP32"), triton.InferRequestedOutput("y")
+        given.set_shared_memory("into", x.nbytes)
+        wanted.set_shared_memory("out", y.nbytes)
+        for _ in range(20):
+            x = RANDOM.normal(size=x.shape).astype(np.float32)
+            into.copy(into.place, x.ctypes.data_as(ctypes.c_void_p), x.nbytes)
+            client.infer("linear", [given], outputs=[wanted])
+            out.copy(y.ctypes.data_as(ctypes.c_void_p), out.place, y.nbytes)
+            np.testing.assert_allclose(y, x @ WEIGHT, atol=1e-5)
+    assert "linear_0_0: runs inside tritonserver" in (tmp_path / ".tritonkit/logs/server.log").read_text()
