@@ -26,12 +26,13 @@ Ask *ask_new(const Plan *plan, uint32_t count) {
     return asks;
 }
 
-static TRITONSERVER_Error *locate(Part *part) {
+static TRITONSERVER_Error *locate(Part *part, const Tensor *tensor) {
     if (part->size == 0) {
         part->data = nothing;
         return NULL;
     }
-    if (part->buffers != 1) {
+    /* Where another output is written over an input, the one that is given back must not change. */
+    if (part->buffers != 1 || tensor->returned) {
         return NULL;
     }
     const void *data;
@@ -68,7 +69,7 @@ static TRITONSERVER_Error *read_part(Part *part, TRITONBACKEND_Request *request,
         return failure("input %s: %llu bytes came for a shape of %llu", tensor->name, (unsigned long long)part->size,
                        (unsigned long long)size);
     }
-    return locate(part);
+    return locate(part, tensor);
 }
 
 static TRITONSERVER_Error *read_wanted(Ask *ask, const Plan *plan) {

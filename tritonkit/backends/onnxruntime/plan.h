@@ -23,8 +23,11 @@ typedef struct {
     const Type *type;
     size_t rank;
     int64_t *dims;
-    /* Whether the model itself says every size but the number of rows. */
+    /* Of an output: whether the model itself says every size but the number of rows, and it can be written where one
+     * wants it. */
     bool known;
+    /* Of an input: whether the model gives it back as an output. */
+    bool returned;
 } Tensor;
 
 typedef struct {
