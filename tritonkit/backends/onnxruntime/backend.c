@@ -32,6 +32,9 @@ static struct {
 #undef MEMBER
 } python;
 
+/* glibc's alone. */
+extern int malloc_trim(size_t pad) __attribute__((weak));
+
 /* Where this library lies. */
 static char folder[PATH_MAX];
 
@@ -217,6 +220,10 @@ EXPORTED TRITONSERVER_Error *TRITONBACKEND_ModelInstanceFinalize(TRITONBACKEND_M
         return python.ModelInstanceFinalize(handle);
     }
     instance_free(instance);
+    if (malloc_trim) {
+        /* `up` has the C library keep what is freed, for the next request: the weights of a model are no request's. */
+        malloc_trim(0);
+    }
     return NULL;
 }
 
