@@ -260,15 +260,14 @@ def unregistered(client: triton.InferenceServerClient, region: str) -> bool:
 
 def test_shared_memory_in_and_out_and_too_little_of_it(client: triton.InferenceServerClient) -> None:
     x = numbers(2, 3)
-    # What begins at an odd address is computed on as well.
-    for offset, room in ((0, 48), (1, 48), (0, 20)):
+    for room in (48, 20):
         with_room = SharedMemory(create=True, size=4096)
         try:
             assert with_room.buf is not None
-            with_room.buf[offset : offset + x.nbytes] = x.tobytes()
+            with_room.buf[: x.nbytes] = x.tobytes()
             client.register_system_shared_memory("region", f"/{with_room.name}", 4096)
             given, wanted = triton.InferInput("x", x.shape, "FP32"), triton.InferRequestedOutput("y")
-            given.set_shared_memory("region", x.nbytes, offset)
+            given.set_shared_memory("region", x.nbytes)
             wanted.set_shared_memory("region", room, 1024)
             if room < 48:
                 with pytest.raises(InferenceServerException, match="should be at least 48 bytes"):

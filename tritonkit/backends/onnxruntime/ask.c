@@ -6,11 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What onnxruntime's own memory, and numpy's, is aligned to at least. */
-#define ALIGNMENT 16
-
 /* Where an empty tensor lies. */
-static const char nothing[ALIGNMENT];
+static const char nothing[MEMORY_ALIGNMENT];
 
 Ask *ask_new(const Plan *plan, uint32_t count) {
     size_t parts = plan->input_count * sizeof(Part), each = sizeof(Ask) + parts + plan->output_count;
@@ -40,7 +37,7 @@ static TRITONSERVER_Error *locate(Part *part, const Tensor *tensor) {
     int memory = MEMORY_CPU;
     int64_t memory_id = 0;
     TRITONSERVER_Error *error = TRITONBACKEND_InputBuffer(part->input, 0, &data, &size, &memory, &memory_id);
-    if (!error && memory != MEMORY_GPU && (uintptr_t)data % ALIGNMENT == 0 && size == part->size) {
+    if (!error && memory != MEMORY_GPU && memory_is_aligned(data) && size == part->size) {
         part->data = data;
     }
     return error;

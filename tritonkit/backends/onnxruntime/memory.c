@@ -1,12 +1,15 @@
 #include "memory.h"
 
 #include <dlfcn.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define ALIGNMENT 64
 /* cudaMemcpyDefault: CUDA sees from the addresses where they lie. */
 #define CUDA_BY_ADDRESS 4
+
+bool memory_is_aligned(const void *place) { return (uintptr_t)place % MEMORY_ALIGNMENT == 0; }
 
 void *memory_reserve(Memory *memory, size_t size) {
     if (size > memory->size || !memory->data) {

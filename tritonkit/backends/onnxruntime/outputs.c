@@ -65,7 +65,8 @@ TRITONSERVER_Error *outputs_place(Instance *instance, Ask *ask, size_t wanted) {
                                &instance->on_gpu[output]);
         }
         instance->is_copied[output] =
-            !error && (instance->on_gpu[output] || is_input(instance, ask, instance->places[output], size));
+            !error && (instance->on_gpu[output] || !memory_is_aligned(instance->places[output]) ||
+                       is_input(instance, ask, instance->places[output], size));
         if (!error && size && !instance->is_copied[output]) {
             error = instance_error(instance,
                                    session_wrap(&instance->session, tensor, shape, tensor->rank,
