@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from asking import ask
 from onnx import helper
 from serving import stubs, up, wait_for
 from test_backends_native import BATCHED, numbers, unregistered
-from test_backends_onnxruntime import CPU, FLOAT, threads, write
+from test_backends_onnxruntime import CPU, FLOAT, INT64, threads, write
+from tritonclient.utils import InferenceServerException
 
 from tritonkit import serve
 
@@ -253,3 +255,44 @@ def test_the_memory_of_a_model_comes_back_when_it_is_unloaded(tmp_path: Path) ->
             client.unload_model("large")
             wait_for(lambda: not client.is_model_ready("large"))
         wait_for(lambda: resident() < before + 200)
+
+
+def test_a_client_that_changes_its_shared_memory_meanwhile_does_not_harm_the_server(tmp_path: Path) -> None:
+    folder, count = tmp_path / "models", 200_000
+    write(
+        folder,
+        "gathered",
+        [helper.make_node("Gather", ["table", "x"], ["y"])],
+        [("x", INT64, ["batch", count])],
+        [("y", FLOAT, ["batch", count])],
+        weights={"table": np.zeros(4, np.float32)},
+        config=CPU
+        + BATCHED
+        + tensors("input", {"x": ("INT64", [count])})
+        + tensors("output", {"y": ("FP32", [count])}),
+    )
+    given, wanted = triton.InferInput("x", [4, count], "INT64"), triton.InferRequestedOutput("y")
+    given.set_shared_memory("region", 4 * count * 8)
+    wanted.set_shared_memory("region", 4 * count * 4, 1 << 24)
+    done = threading.Event()
+
+    def change(memory: memoryview) -> None:
+        indices = np.frombuffer(memory, np.int64, 4 * count)
+        while not done.is_set():
+            indices[-1] = 1 << 40
+            indices[-1] = 0
+
+    with up(tmp_path, folder) as deployment, triton.InferenceServerClient(deployment.grpc) as client:
+        assert not stubs(deployment)
+        with region(client, 1 << 25) as memory, ThreadPoolExecutor(1) as pool:
+            changing = pool.submit(change, memory)
+            try:
+                for _ in range(60):
+                    with suppress(InferenceServerException):
+                        client.infer("gathered", [given], outputs=[wanted], client_timeout=20)
+            finally:
+                done.set()
+            changing.result()
+            assert client.is_server_live()
+            memory[: 4 * count * 8] = bytes(4 * count * 8)
+            client.infer("gathered", [given], outputs=[wanted])

@@ -25,11 +25,11 @@ Ask *ask_new(const Plan *plan, uint32_t count) {
 
 static TRITONSERVER_Error *locate(Part *part, const Tensor *tensor) {
     if (part->size == 0) {
-        part->data = nothing;
+        part->place = nothing;
+        part->in_place = true;
         return NULL;
     }
-    /* Where another output is written over an input, the one that is given back must not change. */
-    if (part->buffers != 1 || tensor->returned) {
+    if (part->buffers != 1) {
         return NULL;
     }
     const void *data;
@@ -37,8 +37,10 @@ static TRITONSERVER_Error *locate(Part *part, const Tensor *tensor) {
     int memory = MEMORY_CPU;
     int64_t memory_id = 0;
     TRITONSERVER_Error *error = TRITONBACKEND_InputBuffer(part->input, 0, &data, &size, &memory, &memory_id);
-    if (!error && memory != MEMORY_GPU && memory_is_aligned(data) && size == part->size) {
-        part->data = data;
+    if (!error && memory != MEMORY_GPU && size == part->size) {
+        part->place = data;
+        /* Where another output is written over an input, the one that is given back must not change. */
+        part->in_place = memory_is_aligned(data) && size >= tensor->type->read_in_place && !tensor->returned;
     }
     return error;
 }

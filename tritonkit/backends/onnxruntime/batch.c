@@ -20,9 +20,9 @@ static TRITONSERVER_Error *gather(Instance *instance, Ask **group, size_t count,
         }
     }
     const Part *only = &group[0]->parts[input];
-    if (count == 1 && only->data) {
+    if (count == 1 && only->in_place) {
         /* onnxruntime takes it as its own to write in, and does not: it is an input. */
-        *data = (void *)(uintptr_t)only->data;
+        *data = (void *)(uintptr_t)only->place;
         return NULL;
     }
     char *to = *data = memory_reserve(&instance->gathered[input], *size);

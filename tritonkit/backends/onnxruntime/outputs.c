@@ -41,7 +41,7 @@ static bool is_input(const Instance *instance, const Ask *ask, const void *place
     uintptr_t to = (uintptr_t)place;
     for (size_t input = 0; input < instance->plan->input_count; input++) {
         const Part *part = &ask->parts[input];
-        uintptr_t from = (uintptr_t)part->data;
+        uintptr_t from = (uintptr_t)part->place;
         if (from && to < from + part->size && from < to + size) {
             return true;
         }

@@ -9,10 +9,14 @@
 
 #define DEFAULT_FILENAME "model.onnx"
 
+/* So many bytes of a type in which images come are one, and take long to copy. */
+#define IMAGE 65536
+
 static const Type TYPES[] = {
-    {"TYPE_BOOL", 1, 9, 1},    {"TYPE_UINT8", 2, 2, 1},  {"TYPE_UINT16", 3, 4, 2}, {"TYPE_UINT32", 4, 12, 4},
-    {"TYPE_UINT64", 5, 13, 8}, {"TYPE_INT8", 6, 3, 1},   {"TYPE_INT16", 7, 5, 2},  {"TYPE_INT32", 8, 6, 4},
-    {"TYPE_INT64", 9, 7, 8},   {"TYPE_FP16", 10, 10, 2}, {"TYPE_FP32", 11, 1, 4},  {"TYPE_FP64", 12, 11, 8},
+    {"TYPE_BOOL", 1, 9, 1, UINT64_MAX},    {"TYPE_UINT8", 2, 2, 1, IMAGE},         {"TYPE_UINT16", 3, 4, 2, UINT64_MAX},
+    {"TYPE_UINT32", 4, 12, 4, UINT64_MAX}, {"TYPE_UINT64", 5, 13, 8, UINT64_MAX},  {"TYPE_INT8", 6, 3, 1, IMAGE},
+    {"TYPE_INT16", 7, 5, 2, UINT64_MAX},   {"TYPE_INT32", 8, 6, 4, UINT64_MAX},    {"TYPE_INT64", 9, 7, 8, UINT64_MAX},
+    {"TYPE_FP16", 10, 10, 2, 0},           {"TYPE_FP32", 11, 1, 4, 0},             {"TYPE_FP64", 12, 11, 8, 0},
 };
 
 /* Fields that are tritonserver's own affair, or are read below. One that is not here may mean anything. */

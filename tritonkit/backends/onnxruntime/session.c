@@ -116,7 +116,7 @@ static bool check_side(const Session *session, const Side *side, bool batches, s
     return matched == side->stated_count;
 }
 
-/* An output that is an input: onnxruntime gives back the input itself, and leaves the place for the output unwritten. */
+/* An output that is an input: onnxruntime gives back the input itself, and leaves the output's place unwritten. */
 static void note_returned(Plan *plan) {
     for (size_t output = 0; output < plan->output_count; output++) {
         for (size_t input = 0; input < plan->input_count; input++) {
