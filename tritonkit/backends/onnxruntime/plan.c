@@ -68,8 +68,8 @@ static bool is_among(const char *word, const char *const *words) {
 /* Whether an object says nothing beyond these fields. */
 static bool says_only(const Json *object, const char *const *fields, const char *what, Reason *why) {
     for (const Json *member = object ? object->first : NULL; member; member = member->next) {
-        if (!is_among(member->key, fields) && !json_says_nothing(member)) {
-            reason_set(why, "%s%s", what, member->key);
+        if (!(member->key && is_among(member->key, fields)) && !json_says_nothing(member)) {
+            reason_set(why, "%s%s", what, member->key ? member->key : "without a name");
             return false;
         }
     }
@@ -145,7 +145,8 @@ static bool read_tensors(const Json *entries, bool batches, Tensor **tensors, si
 static bool read_parameter(const Json *parameters, const char *name, int *number, Reason *why) {
     const Json *stated = json_member(json_member(parameters, name), "string_value");
     long long value = 0;
-    if (stated && (!json_whole(stated, &value) || value < 0 || value > INT_MAX)) {
+    bool plain = !stated || (stated->text && strspn(stated->text, "0123456789") == strlen(stated->text));
+    if (!plain || (stated && (!json_whole(stated, &value) || value > INT_MAX))) {
         reason_set(why, "the parameter %s is no whole number", name);
         return false;
     }
