@@ -29,9 +29,11 @@ void memory_free(Memory *memory) {
 bool memory_copy(void *to, const void *from, size_t size, bool on_gpu) {
     if (on_gpu) {
         /* tritonserver itself is linked with CUDA's runtime. */
-        int (*copy)(void *, const void *, size_t, int) = NULL;
+        int (*copy)(void *, const void *, size_t, int) = NULL, (*wait)(void *stream) = NULL;
         *(void **)&copy = dlsym(RTLD_DEFAULT, "cudaMemcpy");
-        return copy && copy(to, from, size, CUDA_BY_ADDRESS) == 0;
+        *(void **)&wait = dlsym(RTLD_DEFAULT, "cudaStreamSynchronize");
+        /* From memory that is not page-locked, the copy to a GPU may go on when its call is over. */
+        return copy && wait && copy(to, from, size, CUDA_BY_ADDRESS) == 0 && wait(NULL) == 0;
     }
     if (size) {
         memcpy(to, from, size);
