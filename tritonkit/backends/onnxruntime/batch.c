@@ -67,7 +67,8 @@ static void release(const Ort *ort, OrtValue **values, size_t count) {
     }
 }
 
-static TRITONSERVER_Error *run(Instance *instance, Ask **group, size_t count, size_t wanted, bool direct) {
+/* `ran` says whether the model was run, well or not. */
+static TRITONSERVER_Error *run(Instance *instance, Ask **group, size_t count, size_t wanted, bool direct, bool *ran) {
     const Session *session = &instance->session;
     const Plan *plan = instance->plan;
     int64_t rows = 0;
@@ -79,7 +80,8 @@ static TRITONSERVER_Error *run(Instance *instance, Ask **group, size_t count, si
         error = outputs_place(instance, group[0], wanted);
     }
     uint64_t began = batch_clock();
-    if (!error && wanted) {
+    *ran = !error && wanted;
+    if (*ran) {
         error = instance_error(instance,
                                session->ort->Run(session->handle, NULL, instance->input_names,
                                                  (const OrtValue *const *)instance->input_values, plan->input_count,
@@ -102,12 +104,13 @@ static TRITONSERVER_Error *run(Instance *instance, Ask **group, size_t count, si
 void batch_answer(Instance *instance, Ask **group, size_t count) {
     size_t wanted = outputs_note(instance, group, count);
     bool direct = count == 1 && instance->is_direct && outputs_are_known(instance, wanted);
-    TRITONSERVER_Error *error = run(instance, group, count, wanted, direct);
-    if (error && direct) {
+    bool ran;
+    TRITONSERVER_Error *error = run(instance, group, count, wanted, direct, &ran);
+    if (error && direct && ran) {
         /* Perhaps the model says its own shapes wrongly: then this one runs, and later ones do not try. */
         TRITONSERVER_ErrorDelete(error);
         ask_retract(group[0]);
-        error = run(instance, group, count, wanted, false);
+        error = run(instance, group, count, wanted, false, &ran);
         instance->is_direct = error || group[0]->error;
     }
     if (error) {
