@@ -22,6 +22,7 @@ from asking import ask
 from onnx import TensorProto, helper
 from serving import plan, stubs, up, wait_for
 from test_backends_onnxruntime import CPU, FLOAT, INT64, LINEAR, OWN_PROCESS, STRING, TABLE, linear, threads, write
+from test_tools_c_compiler import compiler_for_another_machine
 from tritonclient.utils import InferenceServerException
 
 from tritonkit import serve
@@ -648,6 +649,11 @@ def test_without_a_compiler_it_runs_beside(tmp_path: Path, monkeypatch: pytest.M
 def test_with_a_compiler_that_fails_it_runs_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = log_of_unbuilt(tmp_path, monkeypatch, CC="cc --no-such-flag")
     assert re.search("m: runs in a process of its own: .*cc does not compile it: .*--no-such-flag.* Install a C", said)
+
+
+def test_with_a_compiler_for_another_machine_it_runs_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = log_of_unbuilt(tmp_path, monkeypatch, CC=compiler_for_another_machine(tmp_path))
+    assert re.search(r"m: runs in a process of its own: .* what it has made does not load: .* Install a C", said)
 
 
 def test_without_the_library_of_onnxruntime_it_runs_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import platform
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -62,6 +63,8 @@ def facts() -> Iterator[object]:
         yield error
         return
     yield from (library, status.st_size, status.st_mtime_ns)
+    # A cache may be shared by machines.
+    yield from (platform.machine(), *platform.libc_ver())
 
 
 def add(folder: Path, files: Sequence[Path]) -> bool:
