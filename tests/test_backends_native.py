@@ -9,6 +9,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any
@@ -235,7 +236,7 @@ def test_shapes_that_vary_are_batches_of_their_own_and_may_be_empty(client: trit
         list(pool.map(one, [3, 5, 0, 3, 0, 7, 5, 3]))
 
 
-def test_a_large_input_over_http_comes_in_pieces(server: serve.Deployment) -> None:
+def test_large_inputs_over_http(server: serve.Deployment) -> None:
     def one(rows: int) -> None:
         x = RANDOM.integers(0, 255, size=(rows, 200_000)).astype(np.uint8)
         given = tritonclient.http.InferInput("x", x.shape, "UINT8")
@@ -259,47 +260,47 @@ def unregistered(client: triton.InferenceServerClient, region: str) -> bool:
     return True
 
 
-def test_shared_memory_in_and_out_and_too_little_of_it(client: triton.InferenceServerClient) -> None:
-    x = numbers(2, 3)
-    for room in (48, 20):
-        with_room = SharedMemory(create=True, size=4096)
+@contextmanager
+def region(client: triton.InferenceServerClient, size: int) -> Iterator[memoryview]:
+    """Shared memory that the server knows as ``region``."""
+    shared = SharedMemory(create=True, size=size)
+    try:
+        assert shared.buf is not None
+        client.register_system_shared_memory("region", f"/{shared.name}", size)
         try:
-            assert with_room.buf is not None
-            with_room.buf[: x.nbytes] = x.tobytes()
-            client.register_system_shared_memory("region", f"/{with_room.name}", 4096)
-            given, wanted = triton.InferInput("x", x.shape, "FP32"), triton.InferRequestedOutput("y")
-            given.set_shared_memory("region", x.nbytes)
-            wanted.set_shared_memory("region", room, 1024)
-            if room < 48:
-                with pytest.raises(InferenceServerException, match="should be at least 48 bytes"):
-                    client.infer("twice_FP32", [given], outputs=[wanted])
-            else:
-                client.infer("twice_FP32", [given], outputs=[wanted])
-                found = np.frombuffer(with_room.buf[1024 : 1024 + 48].tobytes(), np.float32).reshape(2, 6)
-                np.testing.assert_array_equal(found, np.concatenate([x, x], axis=1))
+            yield shared.buf
         finally:
             wait_for(lambda: unregistered(client, "region"))
-            with_room.close()
-            with_room.unlink()
+    finally:
+        shared.close()
+        shared.unlink()
+
+
+def test_shared_memory_in_and_out_and_too_little_of_it(client: triton.InferenceServerClient) -> None:
+    x = numbers(2, 3)
+    given, wanted = triton.InferInput("x", x.shape, "FP32"), triton.InferRequestedOutput("y")
+    given.set_shared_memory("region", x.nbytes)
+    with region(client, 4096) as memory:
+        memory[: x.nbytes] = x.tobytes()
+        wanted.set_shared_memory("region", 48, 1024)
+        client.infer("twice_FP32", [given], outputs=[wanted])
+        found = np.frombuffer(bytes(memory[1024 : 1024 + 48]), np.float32).reshape(2, 6)
+        np.testing.assert_array_equal(found, np.concatenate([x, x], axis=1))
+        wanted.set_shared_memory("region", 20, 1024)
+        with pytest.raises(InferenceServerException, match="should be at least 48 bytes"):
+            client.infer("twice_FP32", [given], outputs=[wanted])
 
 
 def test_one_region_may_hold_the_input_and_then_the_output(client: triton.InferenceServerClient) -> None:
     x = numbers(4, 3)
-    region = SharedMemory(create=True, size=4096)
-    try:
-        assert region.buf is not None
-        region.buf[: x.nbytes] = x.tobytes()
-        client.register_system_shared_memory("both", f"/{region.name}", 4096)
-        given, wanted = triton.InferInput("x", x.shape, "FP32"), triton.InferRequestedOutput("y")
-        given.set_shared_memory("both", x.nbytes)
-        wanted.set_shared_memory("both", 2 * x.nbytes)
+    given, wanted = triton.InferInput("x", x.shape, "FP32"), triton.InferRequestedOutput("y")
+    given.set_shared_memory("region", x.nbytes)
+    wanted.set_shared_memory("region", 2 * x.nbytes)
+    with region(client, 4096) as memory:
+        memory[: x.nbytes] = x.tobytes()
         client.infer("twice_FP32", [given], outputs=[wanted])
-        found = np.frombuffer(region.buf[: 2 * x.nbytes].tobytes(), np.float32).reshape(4, 6)
+        found = np.frombuffer(bytes(memory[: 2 * x.nbytes]), np.float32).reshape(4, 6)
         np.testing.assert_array_equal(found, np.concatenate([x, x], axis=1))
-    finally:
-        wait_for(lambda: unregistered(client, "both"))
-        region.close()
-        region.unlink()
 
 
 def test_a_model_that_does_not_batch_gets_its_tensors_as_they_are(client: triton.InferenceServerClient) -> None:
@@ -411,8 +412,10 @@ def test_a_model_that_says_its_shapes_wrongly(client: triton.InferenceServerClie
         )
 
 
-def test_memory_stays_what_it_is(server: serve.Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
-    """100,000 requests, over shared memory and not; one page a hundred of them would be 4 MB."""
+def test_memory_stays_what_it_is(
+    server: serve.Deployment, client: triton.InferenceServerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """100,000 requests, half of them over shared memory; one page a hundred of them would be 4 MB."""
     monkeypatch.syspath_prepend(BENCHMARKS)
     from clients import GrpcConnection
     from tritonclient.grpc import service_pb2
@@ -421,11 +424,17 @@ def test_memory_stays_what_it_is(server: serve.Deployment, monkeypatch: pytest.M
         status = Path(f"/proc/{server.servers[0].pid}/status").read_text()
         return int(status.partition("VmRSS:")[2].split()[0])
 
-    message = service_pb2.ModelInferRequest(model_name="twice_FP32")
-    message.inputs.add(name="x", datatype="FP32", shape=[8, 3])
-    message.raw_input_contents.append(numbers(8, 3).tobytes())
+    inside, shared = (service_pb2.ModelInferRequest(model_name="twice_FP32") for _ in range(2))
+    inside.inputs.add(name="x", datatype="FP32", shape=[8, 3])
+    inside.raw_input_contents.append(numbers(8, 3).tobytes())
+    for tensor, size in (
+        (shared.inputs.add(name="x", datatype="FP32", shape=[8, 3]), 96),
+        (shared.outputs.add(name="y"), 192),
+    ):
+        tensor.parameters["shared_memory_region"].string_param = "region"
+        tensor.parameters["shared_memory_byte_size"].int64_param = size
 
-    def client(requests: int) -> None:
+    def ask_often(message: Any, requests: int) -> None:
         connection = GrpcConnection(server.grpc, message.SerializeToString())
         for _ in range(requests):
             connection.ask()
@@ -433,11 +442,12 @@ def test_memory_stays_what_it_is(server: serve.Deployment, monkeypatch: pytest.M
 
     def all_at_once(requests: int) -> int:
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(client, [requests // 8] * 8))
+            list(pool.map(ask_often, [inside, shared] * 4, [requests // 8] * 8))
         return resident()
 
-    before = all_at_once(20_000)
-    assert all_at_once(100_000) - before < 4_000
+    with region(client, 4096):
+        before = all_at_once(20_000)
+        assert all_at_once(100_000) - before < 4_000
 
 
 STATELESS = LINEAR.replace("dynamic_batching { max_queue_delay_microseconds: 2000 }\n", "")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from multiprocessing.shared_memory import SharedMemory
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ import tritonclient.http
 from asking import ask
 from onnx import helper
 from serving import stubs, up, wait_for
-from test_backends_native import BATCHED, numbers, unregistered
+from test_backends_native import BATCHED, numbers, region
 from test_backends_onnxruntime import CPU, FLOAT, INT64, threads, write
 from tritonclient.utils import InferenceServerException
 
@@ -133,22 +132,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[serve.Deploymen
 def client(server: serve.Deployment) -> Iterator[triton.InferenceServerClient]:
     with triton.InferenceServerClient(server.grpc) as opened:
         yield opened
-
-
-@contextmanager
-def region(client: triton.InferenceServerClient, size: int) -> Iterator[memoryview]:
-    """Shared memory that the server knows as ``region``."""
-    shared = SharedMemory(create=True, size=size)
-    try:
-        assert shared.buf is not None
-        client.register_system_shared_memory("region", f"/{shared.name}", size)
-        try:
-            yield shared.buf
-        finally:
-            wait_for(lambda: unregistered(client, "region"))
-    finally:
-        shared.close()
-        shared.unlink()
 
 
 def test_an_output_that_is_an_input(server: serve.Deployment, client: triton.InferenceServerClient) -> None:
