@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,7 @@ from test_tools_c_compiler import compiler_for_another_machine
 from tritonclient.utils import InferenceServerException
 
 from tritonkit import serve
+from tritonkit.errors import LaunchFailed
 from tritonkit.serve import backend_directory, native_backend
 from tritonkit.tools import tritonserver
 
@@ -48,6 +50,7 @@ TYPES = {
 }
 PATIENT = "dynamic_batching { max_queue_delay_microseconds: 200000 }\n"
 BATCHED = "max_batch_size: 8\n"
+STATELESS = LINEAR.replace("dynamic_batching { max_queue_delay_microseconds: 2000 }\n", "")
 
 
 def parameter(name: str, value: str) -> str:
@@ -135,6 +138,17 @@ def chosen(repository: Path, name: str, config: str = "") -> Path:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[serve.Deployment]:
     folder = tmp_path_factory.mktemp("native") / "models"
     convolution(folder, "convolution", CPU + BATCHED + PATIENT + threads(1))
+    kernel, factors = numbers(16, 3, 3, 3), numbers(1, 16, 1, 1)
+    for name, how in (("scaled", ""), ("scaled_as_it_is", "optimization { graph { level: 2 } }\n")):
+        write(
+            folder,
+            name,
+            [helper.make_node("Conv", ["x", "kernel"], ["felt"]), helper.make_node("Mul", ["felt", "factors"], ["y"])],
+            [("x", FLOAT, ["batch", 3, 16, 16])],
+            [("y", FLOAT, ["batch", 16, 14, 14])],
+            weights={"kernel": kernel, "factors": factors},
+            config=how + CPU + BATCHED + threads(1) + vectors("FP32", "[3,16,16]", "[16,14,14]"),
+        )
     for kind in TYPES:
         twice(folder, f"twice_{kind}", kind, CPU + BATCHED)
     twice(folder, "open", "FP32", CPU + BATCHED + PATIENT, width="width")
@@ -152,14 +166,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[serve.Deploymen
         config=CPU + "max_batch_size: 0\n" + 'input [{ name: "x" data_type: TYPE_FP32 dims: [-1, 3] }]\n'
         'output [{ name: "y" data_type: TYPE_FP32 dims: [3] }]\n',
     )
-    linear(
-        folder,
-        "sequence",
-        LINEAR.replace("dynamic_batching { max_queue_delay_microseconds: 2000 }", "sequence_batching {}"),
-    )
+    linear(folder, "sequence", STATELESS + "sequence_batching { direct {} }\n")
+    linear(folder, "oldest", STATELESS + "sequence_batching { oldest { max_candidate_sequences: 4 } }\n")
+    linear(folder, "cached", LINEAR + "response_cache { enable: true }\n")
+    warm_up = 'key: "x" value { data_type: TYPE_FP32 dims: [3] random_data: true }'
+    linear(folder, "warm", LINEAR + f'model_warmup [{{ name: "w" batch_size: 2 count: 3 inputs {{ {warm_up} }} }}]\n')
     first = linear(folder, "several", LINEAR.replace("count: 1", "count: 3") + "version_policy { all {} }\n")
     shutil.copytree(first.parent, first.parent.with_name("2"))
-    with up(folder.parent, folder) as deployment:
+    with up(folder.parent, folder, server_args=("--cache-config=local,size=1048576",)) as deployment:
         yield deployment
 
 
@@ -177,8 +191,9 @@ def numbers(*shape: int) -> Any:
     return RANDOM.normal(size=shape).astype(np.float32)
 
 
-def in_process(server: serve.Deployment, model: str, x: Any) -> Any:
+def in_process(server: serve.Deployment, model: str, x: Any, level: int = 99) -> Any:
     options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel(level)
     options.intra_op_num_threads = 1
     path = server.repository / model / "1" / "model.onnx"
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
@@ -202,6 +217,16 @@ def test_answers_equal_those_in_process_bit_for_bit(
     for batch in range(1, 9):
         x = numbers(batch, 3, 16, 16)
         np.testing.assert_array_equal(ask(client, "convolution", {"x": x})["y"], in_process(server, "convolution", x))
+
+
+def test_a_graph_is_optimized_as_the_configuration_says(
+    server: serve.Deployment, client: triton.InferenceServerClient
+) -> None:
+    x = numbers(4, 3, 16, 16)
+    optimized, as_it_is = (in_process(server, "scaled", x, level) for level in (99, 0))
+    assert not np.array_equal(optimized, as_it_is), "what is fused rounds elsewhere"
+    np.testing.assert_array_equal(ask(client, "scaled", {"x": x})["y"], optimized)
+    np.testing.assert_array_equal(ask(client, "scaled_as_it_is", {"x": x})["y"], as_it_is)
 
 
 def test_requests_in_a_batch_get_their_own_answers(
@@ -321,13 +346,30 @@ def test_several_instances_and_versions_answer(client: triton.InferenceServerCli
         list(pool.map(one, range(64)))
 
 
-def test_a_sequence_goes_through_the_scheduler(client: triton.InferenceServerClient) -> None:
+@pytest.mark.parametrize("model", ["sequence", "oldest"])
+def test_a_sequence_goes_through_the_scheduler(client: triton.InferenceServerClient, model: str) -> None:
     for step in range(3):
         x = numbers(1, 3)
         given = triton.InferInput("x", [1, 3], "FP32")
         given.set_data_from_numpy(x)
-        answer = client.infer("sequence", [given], sequence_id=7, sequence_start=step == 0, sequence_end=step == 2)
+        answer = client.infer(model, [given], sequence_id=7, sequence_start=step == 0, sequence_end=step == 2)
         np.testing.assert_array_equal(answer.as_numpy("z"), x + x)
+
+
+def test_a_warm_up_runs_before_the_model_is_ready(client: triton.InferenceServerClient) -> None:
+    assert counts(client, "warm")["batches"] == {2: 3}
+    x = numbers(1, 3)
+    np.testing.assert_array_equal(ask(client, "warm", {"x": x})["z"], x + x)
+
+
+def test_answers_come_from_the_response_cache(client: triton.InferenceServerClient) -> None:
+    x = numbers(2, 3)
+    answers = [ask(client, "cached", {"x": x}) for _ in range(3)]
+    for answer in answers:
+        np.testing.assert_array_equal(answer["z"], x + x)
+        np.testing.assert_array_equal(answer["y"], answers[0]["y"])
+    assert counts(client, "cached")["executions"] == 1
+    assert client.get_inference_statistics("cached").model_stats[0].inference_stats.cache_hit.count == 2
 
 
 def counts(client: triton.InferenceServerClient, model: str) -> dict[str, Any]:
@@ -437,7 +479,7 @@ def test_memory_stays_what_it_is(
     def ask_often(message: Any, requests: int) -> None:
         connection = GrpcConnection(server.grpc, message.SerializeToString())
         for _ in range(requests):
-            connection.ask()
+            assert connection.ask(), "an answer without a message is an error"
         connection.close()
 
     def all_at_once(requests: int) -> int:
@@ -450,7 +492,6 @@ def test_memory_stays_what_it_is(
         assert all_at_once(100_000) - before < 4_000
 
 
-STATELESS = LINEAR.replace("dynamic_batching { max_queue_delay_microseconds: 2000 }\n", "")
 # By model: its configuration, and why it does not run inside tritonserver.
 SERVED_BESIDE: Mapping[str, tuple[str, str]] = {
     "own_process": (LINEAR + OWN_PROCESS, "the parameter own_process"),
@@ -582,6 +623,39 @@ def test_a_model_is_unloaded_and_loaded_again(tmp_path: Path) -> None:
         assert not stubs(deployment)
 
 
+def test_a_model_is_unloaded_while_clients_ask_it(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    linear(folder, "m", LINEAR.replace("count: 1", "count: 2"))
+    done, x, refusals = threading.Event(), numbers(4, 3), set[str]()
+
+    def ask_until_done() -> int:
+        answered = 0
+        with triton.InferenceServerClient(deployment.grpc) as own:
+            while not done.is_set():
+                try:
+                    np.testing.assert_array_equal(ask(own, "m", {"x": x})["z"], x + x)
+                    answered += 1
+                except InferenceServerException as error:
+                    refusals.add(str(error.message()))
+        return answered
+
+    with up(tmp_path, folder, server_args=("--model-control-mode=explicit",)) as deployment, ThreadPoolExecutor(4) as p:
+        try:
+            with load(deployment, "m") as client:
+                asking = [p.submit(ask_until_done) for _ in range(4)]
+                for _ in range(5):
+                    time.sleep(0.2)
+                    client.unload_model("m")
+                    wait_for(lambda: not client.is_model_ready("m"))
+                    client.load_model("m")
+        finally:
+            done.set()
+        assert all(each.result() > 10 for each in asking)
+        assert not stubs(deployment)
+    known = re.compile("unknown model|no available versions|not ready|unloading")
+    assert [words for words in refusals if not known.search(words)] == []
+
+
 def test_thread_counts_and_cores_are_those_of_the_configuration(tmp_path: Path) -> None:
     folder = tmp_path / "models"
     core = min(os.sched_getaffinity(0))
@@ -659,6 +733,23 @@ def test_without_a_compiler_it_runs_beside(tmp_path: Path, monkeypatch: pytest.M
 def test_with_a_compiler_that_fails_it_runs_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = log_of_unbuilt(tmp_path, monkeypatch, CC="cc --no-such-flag")
     assert re.search("m: runs in a process of its own: .*cc does not compile it: .*--no-such-flag.* Install a C", said)
+
+
+def test_without_the_python_backend_nothing_loads_and_the_server_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITONKIT_CACHE", str(tmp_path / "cache"))
+    place = backend_directory.assemble(tritonserver.find())
+    (place / "python" / backend_directory.LIBRARY).write_bytes(b"broken")
+    linear(tmp_path / "models", "m", LINEAR)
+    with (
+        pytest.raises(LaunchFailed, match=r"Triton's Python backend does not load: .*file too short"),
+        up(tmp_path, tmp_path / "models"),
+    ):
+        pass
+    said = (tmp_path / ".tritonkit/logs/server.log").read_text()
+    assert "failed to load all models" in said
+    assert "Signal (11)" not in said
 
 
 def test_with_a_compiler_for_another_machine_it_runs_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
