@@ -129,8 +129,16 @@ EXPORTED TRITONSERVER_Error *TRITONBACKEND_ModelFinalize(TRITONBACKEND_Model *mo
 
 /* The cores that this thread, and so an instance that it makes, may use. */
 static int cores(void) {
-    cpu_set_t set;
-    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    int found = 0;
+    /* The kernel refuses a set that is too small for its cores. */
+    for (int most = CPU_SETSIZE; !found && most <= 1024 * CPU_SETSIZE; most *= 2) {
+        cpu_set_t *set = CPU_ALLOC(most);
+        if (set && sched_getaffinity(0, CPU_ALLOC_SIZE(most), set) == 0) {
+            found = CPU_COUNT_S(CPU_ALLOC_SIZE(most), set);
+        }
+        CPU_FREE(set);
+    }
+    return found > 1 ? found : 1;
 }
 
 static TRITONSERVER_Error *read_config(TRITONBACKEND_Model *model, Json **config) {
