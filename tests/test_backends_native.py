@@ -672,13 +672,20 @@ def test_thread_counts_and_cores_are_those_of_the_configuration(tmp_path: Path) 
             lists = {task.name: (task / "status").read_text() for task in tasks.iterdir()}
             return {name: status.partition("Cpus_allowed_list:\t")[2].split()[0] for name, status in lists.items()}
 
+        def settled() -> dict[str, str] | None:
+            # gRPC's own come and go.
+            earlier = running()
+            time.sleep(0.3)
+            now = running()
+            return now if now == earlier else None
+
         added = {}
         # The first one starts threads that tritonserver keeps.
         with load(deployment, "first"):
-            before = running()
+            before = wait_for(settled)
         for model in ("one", "five", "parallel"):
             with load(deployment, model):
-                now = running()
+                now = wait_for(settled)
             added[model] = [cores for name, cores in now.items() if name not in before]
             before = now
         # With five threads, the instance's own computes as well as four of onnxruntime's.
