@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import re
 import shutil
@@ -283,6 +285,32 @@ def unregistered(client: triton.InferenceServerClient, region: str) -> bool:
             raise
         return False
     return True
+
+
+@pytest.mark.parametrize("size", [1000, 70_000])
+def test_an_input_that_comes_in_pieces(server: serve.Deployment, size: int) -> None:
+    """tritonserver keeps the chunks of an HTTP body as they came, and hands each of them on."""
+    x = RANDOM.integers(0, 255, size=(2, 200_000)).astype(np.uint8)
+    given = {
+        "name": "x",
+        "shape": x.shape,
+        "datatype": "UINT8",
+        "parameters": {"binary_data_size": x.nbytes},
+    }
+    wanted = {"name": "y", "parameters": {"binary_data": True}}
+    head = json.dumps({"inputs": [given], "outputs": [wanted]}).encode()
+    body = head + x.tobytes()
+    connection = http.client.HTTPConnection(server.http)
+    connection.request(
+        "POST",
+        "/v2/models/large/infer",
+        body=(body[start : start + size] for start in range(0, len(body), size)),
+        headers={"Inference-Header-Content-Length": str(len(head)), "Transfer-Encoding": "chunked"},
+        encode_chunked=True,
+    )
+    answer = connection.getresponse().read()
+    connection.close()
+    assert answer[-2 * x.nbytes :] == np.concatenate([x, x], axis=1).tobytes(), answer[:200]
 
 
 @contextmanager
