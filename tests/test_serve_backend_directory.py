@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import platform
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -127,6 +128,19 @@ def test_without_a_compiler_every_backend_is_pythons_until_there_is_one(
     assert without.name == f"{place.name}{backend_directory.PYTHON_ONLY}"
     assert native_backend.is_in(place)
     assert not (place / native_backend.BACKEND / native_backend.REASON).exists()
+
+
+def test_another_machine_makes_another_directory_and_takes_no_library_of_the_first(
+    server: tritonserver.TritonServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    installed = tmp_path / "backends"
+    shutil.copytree(backend_directory.OWN_BACKENDS, installed)
+    native_backend.compile_ahead(installed)
+    monkeypatch.setattr(backend_directory, "OWN_BACKENDS", installed)
+    files, before = native_backend.sources(installed), backend_directory.assemble(server)
+    monkeypatch.setattr(platform, "machine", lambda: "pdp11")
+    assert native_backend.sources(installed) == files[:-1]
+    assert backend_directory.assemble(server) != before
 
 
 def test_another_onnxruntime_makes_another_directory(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import platform
 import shutil
@@ -10,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tritonkit.errors import CommandFailed, ToolMissing, TritonkitError
-from tritonkit.tools import c_compiler
+from tritonkit.tools import c_compiler, digests
 
 BACKEND = "onnxruntime"
 LIBRARY = f"libtriton_{BACKEND}.so"
@@ -18,7 +17,8 @@ LIBRARY = f"libtriton_{BACKEND}.so"
 ONNXRUNTIME = "libonnxruntime.so"
 # What model.py puts in the log when there is no library.
 REASON = "own_process.txt"
-# Of the files that a library was compiled of ahead. An update of tritonkit brings others, and leaves the library there.
+# Of the files that a library was compiled of ahead, and of its machine. An update of tritonkit brings other files, and
+# leaves the library there.
 _DIGEST = f"{LIBRARY}.sha256"
 # Characters of a compiler's words.
 _SHOWN = 300
@@ -69,8 +69,7 @@ def facts() -> Iterator[object]:
         yield error
         return
     yield from (library, status.st_size, status.st_mtime_ns)
-    # A cache may be shared by machines.
-    yield from (platform.machine(), *platform.libc_ver())
+    yield from _machine()
 
 
 def add(folder: Path, files: Sequence[Path]) -> bool:
@@ -108,11 +107,13 @@ def _c_files(backends: Path) -> list[Path]:
 
 
 def _digest(files: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.name}\0".encode())
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+    each = (f"{file.name} {digests.of_file(file)}" for file in files)
+    return digests.of_bytes("\n".join((*_machine(), *each)).encode())
+
+
+def _machine() -> tuple[str, ...]:
+    """What a compiled library runs on: caches, and installations, may be shared or carried elsewhere."""
+    return platform.machine(), *platform.libc_ver()
 
 
 def _compile(files: Sequence[Path], target: Path) -> None:
