@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import re
 import shutil
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any
@@ -22,9 +26,11 @@ from asking import ask
 from onnx import TensorProto, helper
 from serving import plan, stubs, up, wait_for
 from test_backends_onnxruntime import CPU, FLOAT, INT64, LINEAR, OWN_PROCESS, STRING, TABLE, linear, threads, write
+from test_tools_c_compiler import compiler_for_another_machine
 from tritonclient.utils import InferenceServerException
 
 from tritonkit import serve
+from tritonkit.errors import LaunchFailed
 from tritonkit.serve import backend_directory, native_backend
 from tritonkit.tools import tritonserver
 
@@ -46,6 +52,7 @@ TYPES = {
 }
 PATIENT = "dynamic_batching { max_queue_delay_microseconds: 200000 }\n"
 BATCHED = "max_batch_size: 8\n"
+STATELESS = LINEAR.replace("dynamic_batching { max_queue_delay_microseconds: 2000 }\n", "")
 
 
 def parameter(name: str, value: str) -> str:
@@ -133,6 +140,17 @@ def chosen(repository: Path, name: str, config: str = "") -> Path:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[serve.Deployment]:
     folder = tmp_path_factory.mktemp("native") / "models"
     convolution(folder, "convolution", CPU + BATCHED + PATIENT + threads(1))
+    kernel, factors = numbers(16, 3, 3, 3), numbers(1, 16, 1, 1)
+    for name, how in (("scaled", ""), ("scaled_as_it_is", "optimization { graph { level: 2 } }\n")):
+        write(
+            folder,
+            name,
+            [helper.make_node("Conv", ["x", "kernel"], ["felt"]), helper.make_node("Mul", ["felt", "factors"], ["y"])],
+            [("x", FLOAT, ["batch", 3, 16, 16])],
+            [("y", FLOAT, ["batch", 16, 14, 14])],
+            weights={"kernel": kernel, "factors": factors},
+            config=how + CPU + BATCHED + threads(1) + vectors("FP32", "[3,16,16]", "[16,14,14]"),
+        )
     for kind in TYPES:
         twice(folder, f"twice_{kind}", kind, CPU + BATCHED)
     twice(folder, "open", "FP32", CPU + BATCHED + PATIENT, width="width")
@@ -150,14 +168,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[serve.Deploymen
         config=CPU + "max_batch_size: 0\n" + 'input [{ name: "x" data_type: TYPE_FP32 dims: [-1, 3] }]\n'
         'output [{ name: "y" data_type: TYPE_FP32 dims: [3] }]\n',
     )
-    linear(
-        folder,
-        "sequence",
-        LINEAR.replace("dynamic_batching { max_queue_delay_microseconds: 2000 }", "sequence_batching {}"),
-    )
+    linear(folder, "sequence", STATELESS + "sequence_batching { direct {} }\n")
+    linear(folder, "oldest", STATELESS + "sequence_batching { oldest { max_candidate_sequences: 4 } }\n")
+    linear(folder, "cached", LINEAR + "response_cache { enable: true }\n")
+    warm_up = 'key: "x" value { data_type: TYPE_FP32 dims: [3] random_data: true }'
+    linear(folder, "warm", LINEAR + f'model_warmup [{{ name: "w" batch_size: 2 count: 3 inputs {{ {warm_up} }} }}]\n')
     first = linear(folder, "several", LINEAR.replace("count: 1", "count: 3") + "version_policy { all {} }\n")
     shutil.copytree(first.parent, first.parent.with_name("2"))
-    with up(folder.parent, folder) as deployment:
+    with up(folder.parent, folder, server_args=("--cache-config=local,size=1048576",)) as deployment:
         yield deployment
 
 
@@ -175,8 +193,9 @@ def numbers(*shape: int) -> Any:
     return RANDOM.normal(size=shape).astype(np.float32)
 
 
-def in_process(server: serve.Deployment, model: str, x: Any) -> Any:
+def in_process(server: serve.Deployment, model: str, x: Any, level: int = 99) -> Any:
     options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel(level)
     options.intra_op_num_threads = 1
     path = server.repository / model / "1" / "model.onnx"
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
@@ -200,6 +219,16 @@ def test_answers_equal_those_in_process_bit_for_bit(
     for batch in range(1, 9):
         x = numbers(batch, 3, 16, 16)
         np.testing.assert_array_equal(ask(client, "convolution", {"x": x})["y"], in_process(server, "convolution", x))
+
+
+def test_a_graph_is_optimized_as_the_configuration_says(
+    server: serve.Deployment, client: triton.InferenceServerClient
+) -> None:
+    x = numbers(4, 3, 16, 16)
+    optimized, as_it_is = (in_process(server, "scaled", x, level) for level in (99, 0))
+    assert not np.array_equal(optimized, as_it_is), "what is fused rounds elsewhere"
+    np.testing.assert_array_equal(ask(client, "scaled", {"x": x})["y"], optimized)
+    np.testing.assert_array_equal(ask(client, "scaled_as_it_is", {"x": x})["y"], as_it_is)
 
 
 def test_requests_in_a_batch_get_their_own_answers(
@@ -234,7 +263,7 @@ def test_shapes_that_vary_are_batches_of_their_own_and_may_be_empty(client: trit
         list(pool.map(one, [3, 5, 0, 3, 0, 7, 5, 3]))
 
 
-def test_a_large_input_over_http_comes_in_pieces(server: serve.Deployment) -> None:
+def test_large_inputs_over_http(server: serve.Deployment) -> None:
     def one(rows: int) -> None:
         x = RANDOM.integers(0, 255, size=(rows, 200_000)).astype(np.uint8)
         given = tritonclient.http.InferInput("x", x.shape, "UINT8")
@@ -258,48 +287,73 @@ def unregistered(client: triton.InferenceServerClient, region: str) -> bool:
     return True
 
 
-def test_shared_memory_in_and_out_and_too_little_of_it(client: triton.InferenceServerClient) -> None:
-    x = numbers(2, 3)
-    # What begins at an odd address is computed on as well.
-    for offset, room in ((0, 48), (1, 48), (0, 20)):
-        with_room = SharedMemory(create=True, size=4096)
+@pytest.mark.parametrize("size", [1000, 70_000])
+def test_an_input_that_comes_in_pieces(server: serve.Deployment, size: int) -> None:
+    """tritonserver keeps the chunks of an HTTP body as they came, and hands each of them on."""
+    x = RANDOM.integers(0, 255, size=(2, 200_000)).astype(np.uint8)
+    given = {
+        "name": "x",
+        "shape": x.shape,
+        "datatype": "UINT8",
+        "parameters": {"binary_data_size": x.nbytes},
+    }
+    wanted = {"name": "y", "parameters": {"binary_data": True}}
+    head = json.dumps({"inputs": [given], "outputs": [wanted]}).encode()
+    body = head + x.tobytes()
+    connection = http.client.HTTPConnection(server.http)
+    connection.request(
+        "POST",
+        "/v2/models/large/infer",
+        body=(body[start : start + size] for start in range(0, len(body), size)),
+        headers={"Inference-Header-Content-Length": str(len(head)), "Transfer-Encoding": "chunked"},
+        encode_chunked=True,
+    )
+    answer = connection.getresponse().read()
+    connection.close()
+    assert answer[-2 * x.nbytes :] == np.concatenate([x, x], axis=1).tobytes(), answer[:200]
+
+
+@contextmanager
+def region(client: triton.InferenceServerClient, size: int) -> Iterator[memoryview]:
+    """Shared memory that the server knows as ``region``."""
+    shared = SharedMemory(create=True, size=size)
+    try:
+        assert shared.buf is not None
+        client.register_system_shared_memory("region", f"/{shared.name}", size)
         try:
-            assert with_room.buf is not None
-            with_room.buf[offset : offset + x.nbytes] = x.tobytes()
-            client.register_system_shared_memory("region", f"/{with_room.name}", 4096)
-            given, wanted = triton.InferInput("x", x.shape, "FP32"), triton.InferRequestedOutput("y")
-            given.set_shared_memory("region", x.nbytes, offset)
-            wanted.set_shared_memory("region", room, 1024)
-            if room < 48:
-                with pytest.raises(InferenceServerException, match="should be at least 48 bytes"):
-                    client.infer("twice_FP32", [given], outputs=[wanted])
-            else:
-                client.infer("twice_FP32", [given], outputs=[wanted])
-                found = np.frombuffer(with_room.buf[1024 : 1024 + 48].tobytes(), np.float32).reshape(2, 6)
-                np.testing.assert_array_equal(found, np.concatenate([x, x], axis=1))
+            yield shared.buf
         finally:
             wait_for(lambda: unregistered(client, "region"))
-            with_room.close()
-            with_room.unlink()
+    finally:
+        shared.close()
+        shared.unlink()
+
+
+def test_shared_memory_in_and_out_and_too_little_of_it(client: triton.InferenceServerClient) -> None:
+    x = numbers(2, 3)
+    given, wanted = triton.InferInput("x", x.shape, "FP32"), triton.InferRequestedOutput("y")
+    given.set_shared_memory("region", x.nbytes)
+    with region(client, 4096) as memory:
+        memory[: x.nbytes] = x.tobytes()
+        wanted.set_shared_memory("region", 48, 1024)
+        client.infer("twice_FP32", [given], outputs=[wanted])
+        found = np.frombuffer(bytes(memory[1024 : 1024 + 48]), np.float32).reshape(2, 6)
+        np.testing.assert_array_equal(found, np.concatenate([x, x], axis=1))
+        wanted.set_shared_memory("region", 20, 1024)
+        with pytest.raises(InferenceServerException, match="should be at least 48 bytes"):
+            client.infer("twice_FP32", [given], outputs=[wanted])
 
 
 def test_one_region_may_hold_the_input_and_then_the_output(client: triton.InferenceServerClient) -> None:
     x = numbers(4, 3)
-    region = SharedMemory(create=True, size=4096)
-    try:
-        assert region.buf is not None
-        region.buf[: x.nbytes] = x.tobytes()
-        client.register_system_shared_memory("both", f"/{region.name}", 4096)
-        given, wanted = triton.InferInput("x", x.shape, "FP32"), triton.InferRequestedOutput("y")
-        given.set_shared_memory("both", x.nbytes)
-        wanted.set_shared_memory("both", 2 * x.nbytes)
+    given, wanted = triton.InferInput("x", x.shape, "FP32"), triton.InferRequestedOutput("y")
+    given.set_shared_memory("region", x.nbytes)
+    wanted.set_shared_memory("region", 2 * x.nbytes)
+    with region(client, 4096) as memory:
+        memory[: x.nbytes] = x.tobytes()
         client.infer("twice_FP32", [given], outputs=[wanted])
-        found = np.frombuffer(region.buf[: 2 * x.nbytes].tobytes(), np.float32).reshape(4, 6)
+        found = np.frombuffer(bytes(memory[: 2 * x.nbytes]), np.float32).reshape(4, 6)
         np.testing.assert_array_equal(found, np.concatenate([x, x], axis=1))
-    finally:
-        wait_for(lambda: unregistered(client, "both"))
-        region.close()
-        region.unlink()
 
 
 def test_a_model_that_does_not_batch_gets_its_tensors_as_they_are(client: triton.InferenceServerClient) -> None:
@@ -320,13 +374,30 @@ def test_several_instances_and_versions_answer(client: triton.InferenceServerCli
         list(pool.map(one, range(64)))
 
 
-def test_a_sequence_goes_through_the_scheduler(client: triton.InferenceServerClient) -> None:
+@pytest.mark.parametrize("model", ["sequence", "oldest"])
+def test_a_sequence_goes_through_the_scheduler(client: triton.InferenceServerClient, model: str) -> None:
     for step in range(3):
         x = numbers(1, 3)
         given = triton.InferInput("x", [1, 3], "FP32")
         given.set_data_from_numpy(x)
-        answer = client.infer("sequence", [given], sequence_id=7, sequence_start=step == 0, sequence_end=step == 2)
+        answer = client.infer(model, [given], sequence_id=7, sequence_start=step == 0, sequence_end=step == 2)
         np.testing.assert_array_equal(answer.as_numpy("z"), x + x)
+
+
+def test_a_warm_up_runs_before_the_model_is_ready(client: triton.InferenceServerClient) -> None:
+    assert counts(client, "warm")["batches"] == {2: 3}
+    x = numbers(1, 3)
+    np.testing.assert_array_equal(ask(client, "warm", {"x": x})["z"], x + x)
+
+
+def test_answers_come_from_the_response_cache(client: triton.InferenceServerClient) -> None:
+    x = numbers(2, 3)
+    answers = [ask(client, "cached", {"x": x}) for _ in range(3)]
+    for answer in answers:
+        np.testing.assert_array_equal(answer["z"], x + x)
+        np.testing.assert_array_equal(answer["y"], answers[0]["y"])
+    assert counts(client, "cached")["executions"] == 1
+    assert client.get_inference_statistics("cached").model_stats[0].inference_stats.cache_hit.count == 2
 
 
 def counts(client: triton.InferenceServerClient, model: str) -> dict[str, Any]:
@@ -411,8 +482,10 @@ def test_a_model_that_says_its_shapes_wrongly(client: triton.InferenceServerClie
         )
 
 
-def test_memory_stays_what_it_is(server: serve.Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
-    """100,000 requests, over shared memory and not; one page a hundred of them would be 4 MB."""
+def test_memory_stays_what_it_is(
+    server: serve.Deployment, client: triton.InferenceServerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """100,000 requests, half of them over shared memory; one page a hundred of them would be 4 MB."""
     monkeypatch.syspath_prepend(BENCHMARKS)
     from clients import GrpcConnection
     from tritonclient.grpc import service_pb2
@@ -421,26 +494,32 @@ def test_memory_stays_what_it_is(server: serve.Deployment, monkeypatch: pytest.M
         status = Path(f"/proc/{server.servers[0].pid}/status").read_text()
         return int(status.partition("VmRSS:")[2].split()[0])
 
-    message = service_pb2.ModelInferRequest(model_name="twice_FP32")
-    message.inputs.add(name="x", datatype="FP32", shape=[8, 3])
-    message.raw_input_contents.append(numbers(8, 3).tobytes())
+    inside, shared = (service_pb2.ModelInferRequest(model_name="twice_FP32") for _ in range(2))
+    inside.inputs.add(name="x", datatype="FP32", shape=[8, 3])
+    inside.raw_input_contents.append(numbers(8, 3).tobytes())
+    for tensor, size in (
+        (shared.inputs.add(name="x", datatype="FP32", shape=[8, 3]), 96),
+        (shared.outputs.add(name="y"), 192),
+    ):
+        tensor.parameters["shared_memory_region"].string_param = "region"
+        tensor.parameters["shared_memory_byte_size"].int64_param = size
 
-    def client(requests: int) -> None:
+    def ask_often(message: Any, requests: int) -> None:
         connection = GrpcConnection(server.grpc, message.SerializeToString())
         for _ in range(requests):
-            connection.ask()
+            assert connection.ask(), "an answer without a message is an error"
         connection.close()
 
     def all_at_once(requests: int) -> int:
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(client, [requests // 8] * 8))
+            list(pool.map(ask_often, [inside, shared] * 4, [requests // 8] * 8))
         return resident()
 
-    before = all_at_once(20_000)
-    assert all_at_once(100_000) - before < 4_000
+    with region(client, 4096):
+        before = all_at_once(20_000)
+        assert all_at_once(100_000) - before < 4_000
 
 
-STATELESS = LINEAR.replace("dynamic_batching { max_queue_delay_microseconds: 2000 }\n", "")
 # By model: its configuration, and why it does not run inside tritonserver.
 SERVED_BESIDE: Mapping[str, tuple[str, str]] = {
     "own_process": (LINEAR + OWN_PROCESS, "the parameter own_process"),
@@ -572,6 +651,39 @@ def test_a_model_is_unloaded_and_loaded_again(tmp_path: Path) -> None:
         assert not stubs(deployment)
 
 
+def test_a_model_is_unloaded_while_clients_ask_it(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    linear(folder, "m", LINEAR.replace("count: 1", "count: 2"))
+    done, x, refusals = threading.Event(), numbers(4, 3), set[str]()
+
+    def ask_until_done() -> int:
+        answered = 0
+        with triton.InferenceServerClient(deployment.grpc) as own:
+            while not done.is_set():
+                try:
+                    np.testing.assert_array_equal(ask(own, "m", {"x": x})["z"], x + x)
+                    answered += 1
+                except InferenceServerException as error:
+                    refusals.add(str(error.message()))
+        return answered
+
+    with up(tmp_path, folder, server_args=("--model-control-mode=explicit",)) as deployment, ThreadPoolExecutor(4) as p:
+        try:
+            with load(deployment, "m") as client:
+                asking = [p.submit(ask_until_done) for _ in range(4)]
+                for _ in range(5):
+                    time.sleep(0.2)
+                    client.unload_model("m")
+                    wait_for(lambda: not client.is_model_ready("m"))
+                    client.load_model("m")
+        finally:
+            done.set()
+        assert all(each.result() > 10 for each in asking)
+        assert not stubs(deployment)
+    known = re.compile("unknown model|no available versions|not ready|unloading")
+    assert [words for words in refusals if not known.search(words)] == []
+
+
 def test_thread_counts_and_cores_are_those_of_the_configuration(tmp_path: Path) -> None:
     folder = tmp_path / "models"
     core = min(os.sched_getaffinity(0))
@@ -588,13 +700,20 @@ def test_thread_counts_and_cores_are_those_of_the_configuration(tmp_path: Path) 
             lists = {task.name: (task / "status").read_text() for task in tasks.iterdir()}
             return {name: status.partition("Cpus_allowed_list:\t")[2].split()[0] for name, status in lists.items()}
 
+        def settled() -> dict[str, str] | None:
+            # gRPC's own come and go.
+            earlier = running()
+            time.sleep(0.3)
+            now = running()
+            return now if now == earlier else None
+
         added = {}
         # The first one starts threads that tritonserver keeps.
         with load(deployment, "first"):
-            before = running()
+            before = wait_for(settled)
         for model in ("one", "five", "parallel"):
             with load(deployment, model):
-                now = running()
+                now = wait_for(settled)
             added[model] = [cores for name, cores in now.items() if name not in before]
             before = now
         # With five threads, the instance's own computes as well as four of onnxruntime's.
@@ -649,6 +768,28 @@ def test_without_a_compiler_it_runs_beside(tmp_path: Path, monkeypatch: pytest.M
 def test_with_a_compiler_that_fails_it_runs_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = log_of_unbuilt(tmp_path, monkeypatch, CC="cc --no-such-flag")
     assert re.search("m: runs in a process of its own: .*cc does not compile it: .*--no-such-flag.* Install a C", said)
+
+
+def test_without_the_python_backend_nothing_loads_and_the_server_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITONKIT_CACHE", str(tmp_path / "cache"))
+    place = backend_directory.assemble(tritonserver.find())
+    (place / "python" / backend_directory.LIBRARY).write_bytes(b"broken")
+    linear(tmp_path / "models", "m", LINEAR)
+    with (
+        pytest.raises(LaunchFailed, match=r"Triton's Python backend does not load: .*file too short"),
+        up(tmp_path, tmp_path / "models"),
+    ):
+        pass
+    said = (tmp_path / ".tritonkit/logs/server.log").read_text()
+    assert "failed to load all models" in said
+    assert "Signal (11)" not in said
+
+
+def test_with_a_compiler_for_another_machine_it_runs_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = log_of_unbuilt(tmp_path, monkeypatch, CC=compiler_for_another_machine(tmp_path))
+    assert re.search(r"m: runs in a process of its own: .* what it has made does not load: .* Install a C", said)
 
 
 def test_without_the_library_of_onnxruntime_it_runs_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,8 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = tmp_path_factory.mktemp("harness") / "harness"
     files = [str(file) for file in (HARNESS, *SOURCES) if file.name != "backend.c"]
     argv = [*c_compiler.find(), *WARNINGS, *SANITIZED, f"-Wl,{WRAPPED}", "-o", str(program), *files, "-ldl", "-pthread"]
+    # The functions of CUDA that it brings are found as the server's are.
+    argv.append("-rdynamic")
     subprocess.run(argv, check=True)
     (program.parent / native_backend.ONNXRUNTIME).symlink_to(native_backend.onnxruntime_library())
     return program
@@ -196,6 +198,13 @@ def test_a_configuration_means_what_it_means_in_python(
     ]
 
 
+@pytest.mark.parametrize("value", ["+2", "-2", " 2", "2 ", "2_0", "0x2", "2.0", "", "99999999999"])
+def test_a_count_that_is_none(harness: Path, tmp_path: Path, value: str) -> None:
+    stated = parameters(intra_op_thread_count=value)
+    said = run(harness, "plan", 1, "m_0", tmp_path, config={"parameters": stated})
+    assert said == "the parameter intra_op_thread_count is no whole number\n"
+
+
 def test_every_type_that_a_stub_carries_runs_inside_but_text(harness: Path, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").touch()
     inside = set()
@@ -220,7 +229,7 @@ def test_a_folder_of_the_name_of_the_file_holds_the_file(harness: Path, tmp_path
     [
         "", "{", '{"a"', '{"a":}', "[1,", '{"a":1}x', '"open', '{"input":[', "nul", '"\\u12"', '"\\ud800"', "[" * 1000,
         '{"input": 7, "output": "x"}', '{"input": [[]], "output": [{}]}', '{"input":[{"name":"x","dims":[1e9]}]}',
-        "\0", '{"\\u0000":1}',
+        "\0", '{"\\u0000":1}', "[1]", '{"parameters":[1]}', '{"optimization":[[1]]}',
     ],
 )  # fmt: skip
 def test_a_configuration_that_is_none_is_no_plan(harness: Path, tmp_path: Path, text: str) -> None:

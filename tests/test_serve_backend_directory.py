@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import platform
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -92,6 +93,24 @@ def test_what_was_compiled_ahead_needs_no_compiler(
     assert (place / native_backend.BACKEND / native_backend.LIBRARY).read_bytes() == library.read_bytes()
 
 
+def test_what_was_compiled_ahead_of_other_sources_is_left_alone(
+    server: tritonserver.TritonServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    installed = tmp_path / "backends"
+    shutil.copytree(backend_directory.OWN_BACKENDS, installed)
+    native_backend.compile_ahead(installed)
+    source = installed / native_backend.BACKEND / "outputs.c"
+    source.write_text(source.read_text() + "int later;\n")
+    monkeypatch.setattr(backend_directory, "OWN_BACKENDS", installed)
+    monkeypatch.setenv("CC", "/no/such/cc")
+    assert not native_backend.is_in(backend_directory.assemble(server))
+    files = native_backend.sources(installed)
+    monkeypatch.delenv("CC")
+    native_backend.compile_ahead(installed)
+    library = installed / native_backend.BACKEND / native_backend.LIBRARY
+    assert native_backend.sources(installed) == [*files, library]
+
+
 def test_without_a_compiler_every_backend_is_pythons_until_there_is_one(
     server: tritonserver.TritonServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,12 +118,29 @@ def test_without_a_compiler_every_backend_is_pythons_until_there_is_one(
     without = backend_directory.assemble(server)
     assert not native_backend.is_in(without)
     assert backend_directory.assemble(server) == without
-    assert "not here: /no/such/cc. Install" in (without / native_backend.BACKEND / native_backend.REASON).read_text()
+    reason = without / native_backend.BACKEND / native_backend.REASON
+    assert "not here: /no/such/cc. Install" in reason.read_text()
+    monkeypatch.setenv("CC", "cc --no-such-flag")
+    assert backend_directory.assemble(server) == without
+    assert "--no-such-flag" in reason.read_text(), "the reason is today's"
     monkeypatch.delenv("CC")
     place = backend_directory.assemble(server)
     assert without.name == f"{place.name}{backend_directory.PYTHON_ONLY}"
     assert native_backend.is_in(place)
     assert not (place / native_backend.BACKEND / native_backend.REASON).exists()
+
+
+def test_another_machine_makes_another_directory_and_takes_no_library_of_the_first(
+    server: tritonserver.TritonServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    installed = tmp_path / "backends"
+    shutil.copytree(backend_directory.OWN_BACKENDS, installed)
+    native_backend.compile_ahead(installed)
+    monkeypatch.setattr(backend_directory, "OWN_BACKENDS", installed)
+    files, before = native_backend.sources(installed), backend_directory.assemble(server)
+    monkeypatch.setattr(platform, "machine", lambda: "pdp11")
+    assert native_backend.sources(installed) == files[:-1]
+    assert backend_directory.assemble(server) != before
 
 
 def test_another_onnxruntime_makes_another_directory(

@@ -55,3 +55,52 @@ def test_a_compiler_that_does_not_work_is_found_out(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("CC", "cc -nostdinc")
     with pytest.raises(CommandFailed, match=r"stdlib\.h"):
         c_compiler.check()
+
+
+def compiler_for_another_machine(folder: Path) -> str:
+    """The real one, whose libraries say that they are for a machine that runs no Python."""
+    script = folder / "compiler"
+    # Byte 18 of an ELF file.
+    script.write_text(f"""#!/bin/sh
+{c_compiler.find()[0]} "$@" || exit
+while [ "$1" != -o ]; do shift; done
+printf '\\367' | dd of="$2" bs=1 seek=18 conv=notrunc 2>/dev/null
+""")
+    script.chmod(0o755)
+    return str(script)
+
+
+def test_a_compiler_for_another_machine_is_found_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CC", compiler_for_another_machine(tmp_path))
+    (tmp_path / "any.c").touch()
+    with pytest.raises(CommandFailed, match=r"what it has made does not load: .*any\.so"):
+        c_compiler.shared_library([tmp_path / "any.c"], tmp_path / "any.so")
+    assert not (tmp_path / "any.so").exists()
+
+
+def test_a_compiler_that_makes_nothing_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "true")
+    with pytest.raises(CommandFailed, match="it has made nothing"):
+        c_compiler.check()
+
+
+def test_a_compiler_that_cannot_be_run_is_found_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    broken = tmp_path / "cc"
+    broken.write_bytes(b"\x7fELF but not really")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CC", str(broken))
+    with pytest.raises(CommandFailed, match="it cannot be run: Exec format error"):
+        c_compiler.check()
+    monkeypatch.setenv("CC", '"cc')
+    with pytest.raises(ToolMissing, match='CC cannot be read: "cc: No closing quotation'):
+        c_compiler.check()
+
+
+def test_what_a_library_does_not_define_does_not_keep_it_from_loading(tmp_path: Path) -> None:
+    (tmp_path / "other.c").write_text(
+        "int elsewhere(void);\n"
+        '__attribute__((visibility("default"))) int (*place)(void) = elsewhere;\n'
+        '__attribute__((visibility("default"))) int call(void) { return elsewhere(); }\n'
+    )
+    c_compiler.shared_library([tmp_path / "other.c"], tmp_path / "other.so")
+    assert (tmp_path / "other.so").is_file()

@@ -26,11 +26,13 @@ struct TRITONBACKEND_Input {
     uint64_t size;
     /* Of how many bytes a buffer is; 0 for one buffer. */
     uint64_t chunk;
+    bool on_gpu;
 };
 struct TRITONBACKEND_Output {
     const char *name;
     int64_t shape[2];
     void *data;
+    bool on_gpu;
 };
 struct TRITONBACKEND_Response {
     TRITONBACKEND_Request *request;
@@ -48,10 +50,15 @@ struct TRITONBACKEND_Request {
     int reports;
     bool released;
     bool is_bad;
+    /* Whether its outputs are wanted there. */
+    bool on_gpu;
 };
 
 static long errors, responses, answered, refused, trips, calls, allocations, fail_call = -1, fail_allocation = -1;
 static const char *const names[] = {"z", "value"};
+static uint64_t most_requests = MOST_REQUESTS;
+/* How often the model was run, and how often when an output got no place. */
+static long runs, runs_before_no_place = -1;
 
 /* Allocations of the backend; those of onnxruntime are its own. */
 void *__real_malloc(size_t size);
@@ -103,6 +110,35 @@ static TRITONSERVER_Error *trip(void) {
     return TRITONSERVER_ErrorNew(0, "tripped");
 }
 
+/* A GPU's memory is the host's here, and a copy lets its time pass. */
+static struct {
+    void *to;
+    const void *from;
+    size_t size;
+} copying;
+
+int cudaStreamSynchronize(void *stream);
+int cudaStreamSynchronize(void *stream) {
+    require(!stream, "the stream is the one that copies");
+    memcpy(copying.to, copying.from, copying.size);
+    copying.size = 0;
+    return 0;
+}
+
+int cudaMemcpy(void *to, const void *from, size_t size, int kind);
+int cudaMemcpy(void *to, const void *from, size_t size, int kind) {
+    require(kind == 4 && copying.size == 0, "one copy at a time, by the addresses");
+    TRITONSERVER_Error *error = trip();
+    if (error) {
+        TRITONSERVER_ErrorDelete(error);
+        return 1;
+    }
+    copying.to = to;
+    copying.from = from;
+    copying.size = size;
+    return 0;
+}
+
 TRITONSERVER_Error *TRITONSERVER_LogMessage(int level, const char *file, int line, const char *message) {
     (void)level, (void)file, (void)line, (void)message;
     return trip();
@@ -130,7 +166,7 @@ TRITONSERVER_Error *TRITONBACKEND_InputBuffer(TRITONBACKEND_Input *input, uint32
     uint64_t from = index * input->chunk, left = input->size - from;
     *data = (const char *)input->data + from;
     *size = input->chunk && input->chunk < left ? input->chunk : left;
-    *memory = MEMORY_CPU;
+    *memory = input->on_gpu ? MEMORY_GPU : MEMORY_CPU;
     *memory_id = 0;
     return trip();
 }
@@ -179,6 +215,9 @@ TRITONSERVER_Error *TRITONBACKEND_ResponseOutput(TRITONBACKEND_Response *respons
         *output = &response->outputs[response->count++];
         (*output)->name = name;
         memcpy((*output)->shape, shape, sizeof(*output)->shape);
+        (*output)->on_gpu = response->request->on_gpu;
+    } else {
+        runs_before_no_place = runs;
     }
     return error;
 }
@@ -186,8 +225,9 @@ TRITONSERVER_Error *TRITONBACKEND_ResponseOutput(TRITONBACKEND_Response *respons
 TRITONSERVER_Error *TRITONBACKEND_OutputBuffer(TRITONBACKEND_Output *output, void **data, uint64_t size, int *memory,
                                                int64_t *memory_id) {
     TRITONSERVER_Error *error = trip();
-    *memory = MEMORY_CPU;
+    *memory = output->on_gpu ? MEMORY_GPU : MEMORY_CPU;
     *memory_id = 0;
+    runs_before_no_place = error ? runs : runs_before_no_place;
     if (!error) {
         require(size == (uint64_t)(output->shape[0] * output->shape[1]) * 4, "a buffer is as large as its shape");
         *data = output->data = __real_malloc(size);
@@ -262,7 +302,7 @@ static uint64_t random_number(uint64_t below) {
 
 static void make(TRITONBACKEND_Request *request) {
     int64_t rows = (int64_t)random_number(MOST_ROWS) + 1;
-    *request = (TRITONBACKEND_Request){.wanted = (int)random_number(3)};
+    *request = (TRITONBACKEND_Request){.wanted = (int)random_number(3), .on_gpu = random_number(4) == 0};
     char *x = request->memory + random_number(2);
     for (int64_t place = 0; place < rows * WIDTH; place++) {
         float number = (float)random_number(1000) / 8;
@@ -275,8 +315,10 @@ static void make(TRITONBACKEND_Request *request) {
         request->indices[0] = 99;
         request->is_bad = true;
     }
-    request->x = (TRITONBACKEND_Input){x, {rows, WIDTH}, (uint64_t)rows * WIDTH * 4, random_number(2) * CHUNK};
-    request->index = (TRITONBACKEND_Input){request->indices, {rows, 1}, (uint64_t)rows * 8, random_number(2) * CHUNK};
+    request->x = (TRITONBACKEND_Input){
+        x, {rows, WIDTH}, (uint64_t)rows * WIDTH * 4, random_number(2) * CHUNK, random_number(4) == 0};
+    request->index = (TRITONBACKEND_Input){
+        request->indices, {rows, 1}, (uint64_t)rows * 8, random_number(2) * CHUNK, random_number(4) == 0};
     batch_size += rows;
 }
 
@@ -284,14 +326,18 @@ static void make(TRITONBACKEND_Request *request) {
 static void ask(Instance *instance) {
     static TRITONBACKEND_Request requests[MOST_REQUESTS];
     TRITONBACKEND_Request *pointers[MOST_REQUESTS];
-    uint32_t count = (uint32_t)random_number(MOST_REQUESTS) + 1;
+    uint32_t count = (uint32_t)random_number(most_requests) + 1;
     batch_size = 0;
     for (uint32_t place = 0; place < count; place++) {
         make(&requests[place]);
         pointers[place] = &requests[place];
     }
+    long before = runs;
+    runs_before_no_place = -1;
     TRITONSERVER_Error *error = instance_execute(instance, pointers, count);
     require(!error || trips, "requests are taken");
+    require(count > 1 || runs_before_no_place != before || runs == before,
+            "where an answer has no place, the model is not run");
     for (uint32_t place = 0; place < count; place++) {
         if (error) {
             require(!requests[place].released && !requests[place].answers, "what is refused is left alone");
@@ -305,13 +351,32 @@ static void ask(Instance *instance) {
     }
 }
 
+static __typeof__(((Ort *)0)->Run) real_run;
+
+static OrtStatus *counted_run(OrtSession *session, const OrtRunOptions *options, const char *const *input_names,
+                              const OrtValue *const *inputs, size_t input_count, const char *const *output_names,
+                              size_t output_count, OrtValue **outputs) {
+    runs++;
+    return real_run(session, options, input_names, inputs, input_count, output_names, output_count, outputs);
+}
+
+/* The table is filled once, by the first ort_load. */
+static void count_runs(Ort *ort) {
+    if (ort->Run != counted_run) {
+        real_run = ort->Run;
+        ort->Run = counted_run;
+    }
+}
+
 static Instance *open_instance(const char *config, const char *folder, const char *model) {
     Reason why = {"its configuration cannot be read"};
     Json *json = json_read(config, strlen(config));
     Plan *plan = json ? plan_make(json, "m_0_0", model, 2, &why) : NULL;
     json_free(json);
     const Ort *ort = plan ? ort_load(folder, &why) : NULL;
-    if (!ort) {
+    if (ort) {
+        count_runs((Ort *)(uintptr_t)ort);
+    } else {
         plan_free(plan);
     }
     Instance *instance = ort ? instance_new(NULL, plan, ort, &why) : NULL;
@@ -343,11 +408,15 @@ static int soak(const char *config, const char *folder, const char *model, long 
         failed_allocations += trips;
     } while (trips);
     fail_allocation = -1;
-    do {
-        fail_call++;
-        use(config, folder, model, 3);
-        failed_calls += trips;
-    } while (trips);
+    /* Together, and one at a time, which are answered another way. */
+    for (; most_requests; most_requests = most_requests > 1 ? 1 : 0) {
+        fail_call = -1;
+        do {
+            fail_call++;
+            use(config, folder, model, 3);
+            failed_calls += trips;
+        } while (trips);
+    }
     ort_unload();
     printf("answered %ld, refused %ld, failed allocations %ld, failed calls %ld\n", good, bad, failed_allocations,
            failed_calls);

@@ -1,8 +1,8 @@
 """The backend directory for the bundled tritonserver: its Python backend, and tritonkit's own backends.
 
 It is assembled once under tritonkit's cache, in a folder named by the versions and the content that went
-into it, and only read from then on. Where its C part cannot be compiled, it is another folder, without that part:
-the next start tries again.
+into it, and only read from then on. Where its C part cannot be compiled, it is another folder, with the reason
+instead of that part: the next start tries again.
 """
 
 from __future__ import annotations
@@ -76,9 +76,10 @@ def _make(
         try:
             making.rename(place)
         except OSError:
-            # Another process may have been faster.
+            # Another process may have been faster, or another reason was there for having no C part.
             if not place.is_dir():
                 raise
+            native_backend.renew_reason(making / native_backend.BACKEND, place / native_backend.BACKEND)
     finally:
         shutil.rmtree(making, ignore_errors=True)
     return place

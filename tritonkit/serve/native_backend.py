@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import platform
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tritonkit.errors import CommandFailed, ToolMissing, TritonkitError
-from tritonkit.tools import c_compiler
+from tritonkit.tools import c_compiler, digests
 
 BACKEND = "onnxruntime"
 LIBRARY = f"libtriton_{BACKEND}.so"
@@ -16,14 +17,20 @@ LIBRARY = f"libtriton_{BACKEND}.so"
 ONNXRUNTIME = "libonnxruntime.so"
 # What model.py puts in the log when there is no library.
 REASON = "own_process.txt"
+# Of the files that a library was compiled of ahead, and of its machine. An update of tritonkit brings other files, and
+# leaves the library there.
+_DIGEST = f"{LIBRARY}.sha256"
 # Characters of a compiler's words.
 _SHOWN = 300
 
 
 def sources(backends: Path) -> list[Path]:
-    """The C files, headers included; and the library, where ``compile_ahead`` has put it beside them."""
-    folder = backends / BACKEND
-    return sorted([*folder.glob("*.[ch]"), *folder.glob(LIBRARY)])
+    """The C files, headers included; and the library, where ``compile_ahead`` has made it of just these."""
+    files, library = _c_files(backends), backends / BACKEND / LIBRARY
+    digest = library.with_name(_DIGEST)
+    if library.is_file() and digest.is_file() and digest.read_text(encoding="ascii") == _digest(files):
+        return [*files, library]
+    return files
 
 
 def compile_ahead(backends: Path) -> None:
@@ -33,9 +40,9 @@ def compile_ahead(backends: Path) -> None:
         ToolMissing: there is no compiler.
         CommandFailed: it failed; its words are in the error.
     """
-    library = backends / BACKEND / LIBRARY
-    library.unlink(missing_ok=True)
-    _compile(sources(backends), library)
+    files, library = _c_files(backends), backends / BACKEND / LIBRARY
+    _compile(files, library)
+    library.with_name(_DIGEST).write_text(_digest(files), encoding="ascii")
 
 
 def onnxruntime_library() -> Path:
@@ -62,6 +69,7 @@ def facts() -> Iterator[object]:
         yield error
         return
     yield from (library, status.st_size, status.st_mtime_ns)
+    yield from _machine()
 
 
 def add(folder: Path, files: Sequence[Path]) -> bool:
@@ -83,9 +91,29 @@ def add(folder: Path, files: Sequence[Path]) -> bool:
     return True
 
 
+def renew_reason(newer: Path, folder: Path) -> None:
+    """Have the reason in a backend's folder, if there is one, be that of another folder in the same file system."""
+    if (newer / REASON).is_file():
+        (newer / REASON).replace(folder / REASON)
+
+
 def is_in(backend_directory: Path) -> bool:
     """Whether a backend directory has the library."""
     return (backend_directory / BACKEND / LIBRARY).is_file()
+
+
+def _c_files(backends: Path) -> list[Path]:
+    return sorted((backends / BACKEND).glob("*.[ch]"))
+
+
+def _digest(files: Sequence[Path]) -> str:
+    each = (f"{file.name} {digests.of_file(file)}" for file in files)
+    return digests.of_bytes("\n".join((*_machine(), *each)).encode())
+
+
+def _machine() -> tuple[str, ...]:
+    """What a compiled library runs on: caches, and installations, may be shared or carried elsewhere."""
+    return platform.machine(), *platform.libc_ver()
 
 
 def _compile(files: Sequence[Path], target: Path) -> None:

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tritonkit.errors import ToolMissing
+from tritonkit.errors import CommandFailed, ToolMissing
 from tritonkit.tools.commands import run
 
 INSTALL = (
@@ -19,6 +19,16 @@ INSTALL = (
     "pip install ziglang; or name one in CC."
 )
 _FLAGS = ("-std=c11", "-D_GNU_SOURCE", "-O2", "-fPIC", "-fvisibility=hidden", "-shared", "-pthread")
+# Opens a library as tritonserver does, but for what whoever loads it must define.
+_LOAD = """
+import ctypes, os, sys
+library = ctypes.CDLL(None)
+library.dlopen.restype, library.dlerror.restype = ctypes.c_void_p, ctypes.c_char_p
+if not library.dlopen(os.fsencode(sys.argv[1]), os.RTLD_LAZY):
+    words = os.fsdecode(library.dlerror())
+    if "undefined symbol" not in words:
+        sys.exit(words)
+"""
 # Seconds; zig compiles parts of its own C library at its first run.
 _PATIENCE = 120
 
@@ -29,7 +39,10 @@ def find() -> tuple[str, ...]:
     Raises:
         ToolMissing: there is none, or ``$CC`` is none.
     """
-    stated = shlex.split(os.environ.get("CC", ""))
+    try:
+        stated = shlex.split(os.environ.get("CC", ""))
+    except ValueError as error:
+        raise ToolMissing(f"CC cannot be read: {os.environ['CC']}: {error}", hint=INSTALL) from error
     for name in [stated[0]] if stated else ("cc", "gcc", "clang"):
         found = shutil.which(name)
         if found is not None:
@@ -42,14 +55,34 @@ def find() -> tuple[str, ...]:
 
 
 def shared_library(sources: Sequence[Path], target: Path) -> None:
-    """Compile C files to one shared library. What they do not define, whoever loads it must.
+    """Compile C files to one shared library that loads here. What they do not define, whoever loads it must.
 
     Raises:
         ToolMissing: there is no compiler.
-        CommandFailed: it failed; its words are in the error.
+        CommandFailed: it failed, or what it made does not load; the words are in the error, and nothing is left.
     """
     argv = (*find(), *_FLAGS, "-o", str(target), *map(str, sources), "-ldl")
-    run(argv, timeout=_PATIENCE, hint=INSTALL)
+    target.unlink(missing_ok=True)
+    try:
+        _compile(argv, target)
+    except CommandFailed:
+        target.unlink(missing_ok=True)
+        raise
+
+
+def _compile(argv: Sequence[str], target: Path) -> None:
+    try:
+        run(argv, timeout=_PATIENCE, hint=INSTALL)
+    except OSError as error:
+        raise CommandFailed(argv, 126, f"it cannot be run: {error.strerror}", hint=INSTALL) from error
+    if not target.is_file():
+        raise CommandFailed(argv, 0, "it has made nothing", hint=INSTALL)
+    # In another process, which it may harm: a compiler can be one for another machine.
+    try:
+        run((sys.executable, "-I", "-c", _LOAD, str(target.absolute())), timeout=_PATIENCE)
+    except CommandFailed as error:
+        words = f"what it has made does not load: {error.output.strip() or f'exit code {error.returncode}'}"
+        raise CommandFailed(argv, 0, words, hint=INSTALL) from error
 
 
 def check() -> tuple[str, ...]:

@@ -6,11 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What onnxruntime's own memory, and numpy's, is aligned to at least. */
-#define ALIGNMENT 16
-
 /* Where an empty tensor lies. */
-static const char nothing[ALIGNMENT];
+static const char nothing[MEMORY_ALIGNMENT];
 
 Ask *ask_new(const Plan *plan, uint32_t count) {
     size_t parts = plan->input_count * sizeof(Part), each = sizeof(Ask) + parts + plan->output_count;
@@ -26,9 +23,10 @@ Ask *ask_new(const Plan *plan, uint32_t count) {
     return asks;
 }
 
-static TRITONSERVER_Error *locate(Part *part) {
+static TRITONSERVER_Error *locate(Part *part, const Tensor *tensor) {
     if (part->size == 0) {
-        part->data = nothing;
+        part->place = nothing;
+        part->in_place = true;
         return NULL;
     }
     if (part->buffers != 1) {
@@ -39,8 +37,10 @@ static TRITONSERVER_Error *locate(Part *part) {
     int memory = MEMORY_CPU;
     int64_t memory_id = 0;
     TRITONSERVER_Error *error = TRITONBACKEND_InputBuffer(part->input, 0, &data, &size, &memory, &memory_id);
-    if (!error && memory != MEMORY_GPU && (uintptr_t)data % ALIGNMENT == 0 && size == part->size) {
-        part->data = data;
+    if (!error && memory != MEMORY_GPU && size == part->size) {
+        part->place = data;
+        /* Where another output is written over an input, the one that is given back must not change. */
+        part->in_place = memory_is_aligned(data) && size >= tensor->type->read_in_place && !tensor->returned;
     }
     return error;
 }
@@ -68,7 +68,7 @@ static TRITONSERVER_Error *read_part(Part *part, TRITONBACKEND_Request *request,
         return failure("input %s: %llu bytes came for a shape of %llu", tensor->name, (unsigned long long)part->size,
                        (unsigned long long)size);
     }
-    return locate(part);
+    return locate(part, tensor);
 }
 
 static TRITONSERVER_Error *read_wanted(Ask *ask, const Plan *plan) {

@@ -11,8 +11,9 @@ typedef struct {
     const int64_t *shape;
     uint64_t size;
     uint32_t buffers;
-    /* All of it, where it lies in one piece that can be computed on. */
-    const void *data;
+    /* Where all of it lies, if that is one piece of the host's memory; and whether it is computed on there. */
+    const void *place;
+    bool in_place;
 } Part;
 
 typedef struct {

@@ -32,6 +32,9 @@ static struct {
 #undef MEMBER
 } python;
 
+/* glibc's alone. */
+extern int malloc_trim(size_t pad) __attribute__((weak));
+
 /* Where this library lies. */
 static char folder[PATH_MAX];
 
@@ -126,8 +129,16 @@ EXPORTED TRITONSERVER_Error *TRITONBACKEND_ModelFinalize(TRITONBACKEND_Model *mo
 
 /* The cores that this thread, and so an instance that it makes, may use. */
 static int cores(void) {
-    cpu_set_t set;
-    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    int found = 0;
+    /* The kernel refuses a set that is too small for its cores. */
+    for (int most = CPU_SETSIZE; !found && most <= 1024 * CPU_SETSIZE; most *= 2) {
+        cpu_set_t *set = CPU_ALLOC(most);
+        if (set && sched_getaffinity(0, CPU_ALLOC_SIZE(most), set) == 0) {
+            found = CPU_COUNT_S(CPU_ALLOC_SIZE(most), set);
+        }
+        CPU_FREE(set);
+    }
+    return found > 1 ? found : 1;
 }
 
 static TRITONSERVER_Error *read_config(TRITONBACKEND_Model *model, Json **config) {
@@ -217,6 +228,10 @@ EXPORTED TRITONSERVER_Error *TRITONBACKEND_ModelInstanceFinalize(TRITONBACKEND_M
         return python.ModelInstanceFinalize(handle);
     }
     instance_free(instance);
+    if (malloc_trim) {
+        /* `up` has the C library keep what is freed, for the next request: the weights of a model are no request's. */
+        malloc_trim(0);
+    }
     return NULL;
 }
 

@@ -20,9 +20,9 @@ static TRITONSERVER_Error *gather(Instance *instance, Ask **group, size_t count,
         }
     }
     const Part *only = &group[0]->parts[input];
-    if (count == 1 && only->data) {
+    if (count == 1 && only->in_place) {
         /* onnxruntime takes it as its own to write in, and does not: it is an input. */
-        *data = (void *)(uintptr_t)only->data;
+        *data = (void *)(uintptr_t)only->place;
         return NULL;
     }
     char *to = *data = memory_reserve(&instance->gathered[input], *size);
@@ -67,7 +67,8 @@ static void release(const Ort *ort, OrtValue **values, size_t count) {
     }
 }
 
-static TRITONSERVER_Error *run(Instance *instance, Ask **group, size_t count, size_t wanted, bool direct) {
+/* `ran` says whether the model was run, well or not. */
+static TRITONSERVER_Error *run(Instance *instance, Ask **group, size_t count, size_t wanted, bool direct, bool *ran) {
     const Session *session = &instance->session;
     const Plan *plan = instance->plan;
     int64_t rows = 0;
@@ -79,7 +80,8 @@ static TRITONSERVER_Error *run(Instance *instance, Ask **group, size_t count, si
         error = outputs_place(instance, group[0], wanted);
     }
     uint64_t began = batch_clock();
-    if (!error && wanted) {
+    *ran = !error && wanted;
+    if (*ran) {
         error = instance_error(instance,
                                session->ort->Run(session->handle, NULL, instance->input_names,
                                                  (const OrtValue *const *)instance->input_values, plan->input_count,
@@ -102,12 +104,13 @@ static TRITONSERVER_Error *run(Instance *instance, Ask **group, size_t count, si
 void batch_answer(Instance *instance, Ask **group, size_t count) {
     size_t wanted = outputs_note(instance, group, count);
     bool direct = count == 1 && instance->is_direct && outputs_are_known(instance, wanted);
-    TRITONSERVER_Error *error = run(instance, group, count, wanted, direct);
-    if (error && direct) {
+    bool ran;
+    TRITONSERVER_Error *error = run(instance, group, count, wanted, direct, &ran);
+    if (error && direct && ran) {
         /* Perhaps the model says its own shapes wrongly: then this one runs, and later ones do not try. */
         TRITONSERVER_ErrorDelete(error);
         ask_retract(group[0]);
-        error = run(instance, group, count, wanted, false);
+        error = run(instance, group, count, wanted, false, &ran);
         instance->is_direct = error || group[0]->error;
     }
     if (error) {

@@ -1,12 +1,15 @@
 #include "memory.h"
 
 #include <dlfcn.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define ALIGNMENT 64
 /* cudaMemcpyDefault: CUDA sees from the addresses where they lie. */
 #define CUDA_BY_ADDRESS 4
+
+bool memory_is_aligned(const void *place) { return (uintptr_t)place % MEMORY_ALIGNMENT == 0; }
 
 void *memory_reserve(Memory *memory, size_t size) {
     if (size > memory->size || !memory->data) {
@@ -26,9 +29,11 @@ void memory_free(Memory *memory) {
 bool memory_copy(void *to, const void *from, size_t size, bool on_gpu) {
     if (on_gpu) {
         /* tritonserver itself is linked with CUDA's runtime. */
-        int (*copy)(void *, const void *, size_t, int) = NULL;
+        int (*copy)(void *, const void *, size_t, int) = NULL, (*wait)(void *stream) = NULL;
         *(void **)&copy = dlsym(RTLD_DEFAULT, "cudaMemcpy");
-        return copy && copy(to, from, size, CUDA_BY_ADDRESS) == 0;
+        *(void **)&wait = dlsym(RTLD_DEFAULT, "cudaStreamSynchronize");
+        /* From memory that is not page-locked, the copy to a GPU may go on when its call is over. */
+        return copy && wait && copy(to, from, size, CUDA_BY_ADDRESS) == 0 && wait(NULL) == 0;
     }
     if (size) {
         memcpy(to, from, size);

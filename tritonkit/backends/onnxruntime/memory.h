@@ -10,6 +10,11 @@ typedef struct {
     size_t size;
 } Memory;
 
+/* What onnxruntime's own memory, and numpy's, is aligned to at least: its kernels are told nothing less, and elsewhere
+ * they add in another order. */
+#define MEMORY_ALIGNMENT 16
+bool memory_is_aligned(const void *place);
+
 /* At least so many bytes, aligned for any instruction; what was in them is lost. NULL where there are none. */
 void *memory_reserve(Memory *memory, size_t size);
 void memory_free(Memory *memory);

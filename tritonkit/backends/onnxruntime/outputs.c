@@ -41,7 +41,7 @@ static bool is_input(const Instance *instance, const Ask *ask, const void *place
     uintptr_t to = (uintptr_t)place;
     for (size_t input = 0; input < instance->plan->input_count; input++) {
         const Part *part = &ask->parts[input];
-        uintptr_t from = (uintptr_t)part->data;
+        uintptr_t from = (uintptr_t)part->place;
         if (from && to < from + part->size && from < to + size) {
             return true;
         }
@@ -65,7 +65,8 @@ TRITONSERVER_Error *outputs_place(Instance *instance, Ask *ask, size_t wanted) {
                                &instance->on_gpu[output]);
         }
         instance->is_copied[output] =
-            !error && (instance->on_gpu[output] || is_input(instance, ask, instance->places[output], size));
+            !error && (instance->on_gpu[output] || !memory_is_aligned(instance->places[output]) ||
+                       is_input(instance, ask, instance->places[output], size));
         if (!error && size && !instance->is_copied[output]) {
             error = instance_error(instance,
                                    session_wrap(&instance->session, tensor, shape, tensor->rank,

@@ -9,10 +9,14 @@
 
 #define DEFAULT_FILENAME "model.onnx"
 
+/* So many bytes of a type in which images come are one, and take long to copy. */
+#define IMAGE 65536
+
 static const Type TYPES[] = {
-    {"TYPE_BOOL", 1, 9, 1},    {"TYPE_UINT8", 2, 2, 1},  {"TYPE_UINT16", 3, 4, 2}, {"TYPE_UINT32", 4, 12, 4},
-    {"TYPE_UINT64", 5, 13, 8}, {"TYPE_INT8", 6, 3, 1},   {"TYPE_INT16", 7, 5, 2},  {"TYPE_INT32", 8, 6, 4},
-    {"TYPE_INT64", 9, 7, 8},   {"TYPE_FP16", 10, 10, 2}, {"TYPE_FP32", 11, 1, 4},  {"TYPE_FP64", 12, 11, 8},
+    {"TYPE_BOOL", 1, 9, 1, UINT64_MAX},    {"TYPE_UINT8", 2, 2, 1, IMAGE},         {"TYPE_UINT16", 3, 4, 2, UINT64_MAX},
+    {"TYPE_UINT32", 4, 12, 4, UINT64_MAX}, {"TYPE_UINT64", 5, 13, 8, UINT64_MAX},  {"TYPE_INT8", 6, 3, 1, IMAGE},
+    {"TYPE_INT16", 7, 5, 2, UINT64_MAX},   {"TYPE_INT32", 8, 6, 4, UINT64_MAX},    {"TYPE_INT64", 9, 7, 8, UINT64_MAX},
+    {"TYPE_FP16", 10, 10, 2, 0},           {"TYPE_FP32", 11, 1, 4, 0},             {"TYPE_FP64", 12, 11, 8, 0},
 };
 
 /* Fields that are tritonserver's own affair, or are read below. One that is not here may mean anything. */
@@ -64,8 +68,8 @@ static bool is_among(const char *word, const char *const *words) {
 /* Whether an object says nothing beyond these fields. */
 static bool says_only(const Json *object, const char *const *fields, const char *what, Reason *why) {
     for (const Json *member = object ? object->first : NULL; member; member = member->next) {
-        if (!is_among(member->key, fields) && !json_says_nothing(member)) {
-            reason_set(why, "%s%s", what, member->key);
+        if (!(member->key && is_among(member->key, fields)) && !json_says_nothing(member)) {
+            reason_set(why, "%s%s", what, member->key ? member->key : "without a name");
             return false;
         }
     }
@@ -141,7 +145,8 @@ static bool read_tensors(const Json *entries, bool batches, Tensor **tensors, si
 static bool read_parameter(const Json *parameters, const char *name, int *number, Reason *why) {
     const Json *stated = json_member(json_member(parameters, name), "string_value");
     long long value = 0;
-    if (stated && (!json_whole(stated, &value) || value < 0 || value > INT_MAX)) {
+    bool plain = !stated || (stated->text && strspn(stated->text, "0123456789") == strlen(stated->text));
+    if (!plain || (stated && (!json_whole(stated, &value) || value > INT_MAX))) {
         reason_set(why, "the parameter %s is no whole number", name);
         return false;
     }

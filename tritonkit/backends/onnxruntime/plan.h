@@ -15,6 +15,9 @@ typedef struct {
     int triton;
     int onnx;
     size_t size;
+    /* An input of fewer bytes is copied. What an input counts or points at, a kernel checks before it goes there, and a
+     * client could change it in between where it lies in shared memory. */
+    uint64_t read_in_place;
 } Type;
 
 /* An input or output. Its dims have the batch first, in a model that batches; -1 where a size varies. */
@@ -23,8 +26,11 @@ typedef struct {
     const Type *type;
     size_t rank;
     int64_t *dims;
-    /* Whether the model itself says every size but the number of rows. */
+    /* Of an output: whether the model itself says every size but the number of rows, and it can be written where one
+     * wants it. */
     bool known;
+    /* Of an input: whether the model gives it back as an output. */
+    bool returned;
 } Tensor;
 
 typedef struct {

@@ -116,6 +116,18 @@ static bool check_side(const Session *session, const Side *side, bool batches, s
     return matched == side->stated_count;
 }
 
+/* An output that is an input: onnxruntime gives back the input itself, and leaves the output's place unwritten. */
+static void note_returned(Plan *plan) {
+    for (size_t output = 0; output < plan->output_count; output++) {
+        for (size_t input = 0; input < plan->input_count; input++) {
+            if (strcmp(plan->outputs[output].name, plan->inputs[input].name) == 0) {
+                plan->outputs[output].known = false;
+                plan->inputs[input].returned = true;
+            }
+        }
+    }
+}
+
 bool session_open(Session *session, const Ort *ort, Plan *plan, Reason *why) {
     *session = (Session){.ort = ort};
     if (!create(session, plan, why)) {
@@ -127,8 +139,10 @@ bool session_open(Session *session, const Ort *ort, Plan *plan, Reason *why) {
                     plan->outputs, plan->output_count};
     size_t missing_inputs, missing_outputs;
     reason_set(why, "its configuration does not fit the model file");
-    return check_side(session, &inputs, plan->batches, &missing_inputs, why) && missing_inputs == 0 &&
-           check_side(session, &outputs, plan->batches, &missing_outputs, why);
+    bool fitting = check_side(session, &inputs, plan->batches, &missing_inputs, why) && missing_inputs == 0 &&
+                   check_side(session, &outputs, plan->batches, &missing_outputs, why);
+    note_returned(plan);
+    return fitting;
 }
 
 void session_close(Session *session) {
