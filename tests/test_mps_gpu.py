@@ -31,8 +31,11 @@ from tritonkit.tools.commands import run
 
 __all__ = ["gpu_machine"]
 GIB = 2**30
-# Where there is no GPU, the same model runs on the CPU.
-ANYWHERE = "instance_group [{ count: 1 kind: KIND_AUTO }]\nmax_batch_size: 8\n"
+# Where there is no GPU, the same model runs on the CPU, and in a process of its own there too.
+ANYWHERE = (
+    "instance_group [{ count: 1 kind: KIND_AUTO }]\nmax_batch_size: 8\n"
+    'parameters { key: "own_process" value { string_value: "true" } }\n'
+)
 # A first context on a GPU, and CUDA's libraries, take their time.
 PATIENT = replace(QUICK, start_timeout=120, stop_timeout=10)
 RESTART = {"command": "restart", "server": "mps-0"}
