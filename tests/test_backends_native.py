@@ -638,16 +638,16 @@ def test_a_model_is_unloaded_and_loaded_again(tmp_path: Path) -> None:
     linear(folder, "m", LINEAR + threads(4))
     with up(tmp_path, folder, server_args=("--model-control-mode=explicit",)) as deployment:
         loaded, unloaded = [], []
-        for _ in range(4):
+        for _ in range(8):
             with load(deployment, "m") as client:
                 np.testing.assert_array_equal(ask(client, "m", {"x": np.ones((1, 3), np.float32)})["z"], [[2, 2, 2]])
                 loaded.append(server_threads(deployment))
                 client.unload_model("m")
                 wait_for(lambda: not client.is_model_ready("m"))
                 unloaded.append(wait_for(lambda: (now := server_threads(deployment)) <= loaded[0] - 3 and now))
-        # The first one starts threads that tritonserver keeps.
-        assert len(set(loaded[1:])) == 1
-        assert len(set(unloaded[1:])) == 1
+        # The first one starts threads that tritonserver keeps, and those of gRPC come and go. One more each is six.
+        assert loaded[-1] - loaded[1] < 3
+        assert unloaded[-1] - unloaded[1] < 3
         assert not stubs(deployment)
 
 
