@@ -21,7 +21,6 @@ import json
 import os
 import platform
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -35,6 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnxruntime
 import triton_requests
+from backends_cpu_tables import HERE, IN_PROCESS, STUBS, Measured, medians, ratios, table
 from clients import Connection, GrpcConnection, HttpConnection, drive, http
 from cnn import SHAPE, network
 from load import server
@@ -73,15 +73,6 @@ class TritonPythonModel:
 PARSERS = {"": ("h11", "asyncio"), ", uvloop + httptools": ("httptools", "uvloop")}
 
 
-class Measured(NamedTuple):
-    """Inferences a second, and the milliseconds of a processor that one costs the clients, the server, the stubs."""
-
-    rate: float
-    client: float = 0.0
-    server: float = 0.0
-    stubs: float = 0.0
-
-
 class Contest(NamedTuple):
     """What every contestant of one table gets."""
 
@@ -102,6 +93,7 @@ def main() -> None:
         f"{arguments.clients} clients of batch 1, medians of {arguments.rounds} rounds of {arguments.seconds:g} s; "
         f"{len(CORES)} cores, Python {platform.python_version()}, onnxruntime {onnxruntime.__version__}\n"
     )
+    found: dict[str, dict[str, Measured]] = {}
     for kind, dtype in KINDS.items():
         with tempfile.TemporaryDirectory(prefix="tritonkit-backends-") as folder, ExitStack() as stack:
             model = network(Path(folder) / "model.onnx", kind)
@@ -109,44 +101,21 @@ def main() -> None:
             scores = onnxruntime.InferenceSession(str(model)).run(None, {"input": image})[0].reshape(-1)
             contest = Contest(model, image, scores, arguments.clients, arguments.seconds)
             contestants: dict[str, Callable[[], Measured]] = {
-                "onnxruntime in process, all cores": partial(in_process, contest),
+                IN_PROCESS: partial(in_process, contest),
                 **endpoints(contest, stack),
                 **deployed(contest, kind, Path(folder), stack),
             }
             rounds = [{name: run() for name, run in contestants.items()} for _ in range(arguments.rounds)]
-            print(table(f"{kind}, {image.nbytes / 1000:.0f} KB a request", rounds))
-
-
-def table(title: str, rounds: Sequence[dict[str, Measured]]) -> str:
-    """The medians of all rounds in Markdown; an endpoint is compared with by as many processes."""
-    medians = {
-        name: Measured(*(statistics.median(figures) for figures in zip(*(each[name] for each in rounds), strict=True)))
-        for name in rounds[0]
-    }
-    best = next(iter(medians.values())).rate
-    heads = (
-        title,
-        "inferences/s",
-        "of in process",
-        "of lean, as many",
-        "clients, ms",
-        "server, ms",
-        "stubs, ms",
-        "sum",
-    )
-    lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
-    for name, found in medians.items():
-        peer = medians[f"FastAPI, lean, {2 if ', 2 ' in name else 1} workers"].rate
-        costs = " | ".join(f"{cost:.2f}" if cost else "" for cost in (*found[1:], sum(found[1:])))
-        lines.append(f"| {name} | {found.rate:.0f} | {found.rate / best:.2f} | {found.rate / peer:.2f} | {costs} |")
-    return "\n".join([*lines, ""])
+            found[kind] = medians(rounds)
+            print(table(f"{kind}, {image.nbytes / 1000:.0f} KB a request", found[kind]))
+    print(ratios(list(GROUPS), found))
 
 
 def deployed(contest: Contest, kind: str, folder: Path, stack: ExitStack) -> dict[str, Callable[[], Measured]]:
     """Triton, by instances and protocol, all models in one server."""
     served = {
         f"{title}, {name}": ("onnxruntime", groups, parameters)
-        for title, parameters in (("Triton", ""), ("Triton in stubs", OWN_PROCESS))
+        for title, parameters in ((HERE, ""), (STUBS, OWN_PROCESS))
         for name, groups in GROUPS.items()
     }
     served["nothing, 2 instances, a core each"] = ("python", GROUPS["2 instances, a core each"], "")

@@ -20,6 +20,16 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tritonserver.Trit
     return tritonserver.find()
 
 
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """tritonkit's backends as an image has them, with the library compiled ahead."""
+    folder = tmp_path / "backends"
+    shutil.copytree(backend_directory.OWN_BACKENDS, folder)
+    native_backend.compile_ahead(folder)
+    monkeypatch.setattr(backend_directory, "OWN_BACKENDS", folder)
+    return folder
+
+
 def test_holds_what_the_server_needs(server: tritonserver.TritonServer) -> None:
     place = backend_directory.assemble(server)
     held = {path.relative_to(place).as_posix() for path in place.rglob("*")}
@@ -79,14 +89,10 @@ def test_a_failure_leaves_nothing(
 
 
 def test_what_was_compiled_ahead_needs_no_compiler(
-    server: tritonserver.TritonServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    server: tritonserver.TritonServer, installed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    installed = tmp_path / "backends"
-    shutil.copytree(backend_directory.OWN_BACKENDS, installed)
-    native_backend.compile_ahead(installed)
     library = installed / native_backend.BACKEND / native_backend.LIBRARY
     native_backend.compile_ahead(installed)
-    monkeypatch.setattr(backend_directory, "OWN_BACKENDS", installed)
     monkeypatch.setenv("CC", "/no/such/cc")
     place = backend_directory.assemble(server)
     assert native_backend.is_in(place)
@@ -94,14 +100,10 @@ def test_what_was_compiled_ahead_needs_no_compiler(
 
 
 def test_what_was_compiled_ahead_of_other_sources_is_left_alone(
-    server: tritonserver.TritonServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    server: tritonserver.TritonServer, installed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    installed = tmp_path / "backends"
-    shutil.copytree(backend_directory.OWN_BACKENDS, installed)
-    native_backend.compile_ahead(installed)
     source = installed / native_backend.BACKEND / "outputs.c"
     source.write_text(source.read_text() + "int later;\n")
-    monkeypatch.setattr(backend_directory, "OWN_BACKENDS", installed)
     monkeypatch.setenv("CC", "/no/such/cc")
     assert not native_backend.is_in(backend_directory.assemble(server))
     files = native_backend.sources(installed)
@@ -131,12 +133,8 @@ def test_without_a_compiler_every_backend_is_pythons_until_there_is_one(
 
 
 def test_another_machine_makes_another_directory_and_takes_no_library_of_the_first(
-    server: tritonserver.TritonServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    server: tritonserver.TritonServer, installed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    installed = tmp_path / "backends"
-    shutil.copytree(backend_directory.OWN_BACKENDS, installed)
-    native_backend.compile_ahead(installed)
-    monkeypatch.setattr(backend_directory, "OWN_BACKENDS", installed)
     files, before = native_backend.sources(installed), backend_directory.assemble(server)
     monkeypatch.setattr(platform, "machine", lambda: "pdp11")
     assert native_backend.sources(installed) == files[:-1]
