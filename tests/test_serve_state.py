@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tritonkit.errors import LaunchFailed, TritonkitError, UsageError
-from tritonkit.serve import Deployment, ServerState, down, logs, running
+from tritonkit.serve import Deployment, ServerState, down, logs, running, warden
 from tritonkit.serve.deployment import Stopped
 from tritonkit.serve.logs import Follower, files
 from tritonkit.serve.procfs import dead_children, is_running, start_ticks
@@ -240,6 +240,33 @@ def test_marks_do_not_run_into_each_other() -> None:
         assert members(mark(OTHERS[:-1])) == []
         assert clean(mark(OTHERS, "server1")) == 0
         assert clean(mark(OTHERS)) == 1
+
+
+def test_a_process_in_the_middle_of_its_exec_is_a_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel shows a process's environment only a moment after ``Popen`` has returned."""
+    monkeypatch.setattr(warden, "PROC", tmp_path)
+    for _ in range(100):
+        with subprocess.Popen(["sleep", "60"], env={**os.environ, MARK: mark(OTHERS)}) as one:
+            (entry := tmp_path / str(one.pid)).symlink_to(f"/proc/{one.pid}")
+            found = members(mark(OTHERS))
+            one.kill()
+        entry.unlink()
+        assert found == [one.pid]
+
+
+def test_processes_without_an_environment_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def waited(_: float) -> None:
+        pytest.fail("waited")
+
+    monkeypatch.setattr(warden, "PROC", tmp_path)
+    with subprocess.Popen(["sleep", "60"], env={}) as bare, subprocess.Popen(["true"]) as dead:
+        os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)
+        for pid in (bare.pid, dead.pid):
+            (tmp_path / str(pid)).symlink_to(f"/proc/{pid}")
+        members(mark(OTHERS))
+        monkeypatch.setattr("time.sleep", waited)
+        assert members(mark(OTHERS)) == []
+        bare.kill()
 
 
 def test_what_proc_says() -> None:

@@ -20,6 +20,10 @@ PROC = Path("/proc")
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - POSIX shared memory lies there on Linux
 # Set in every process of a deployment, and inherited by whatever they start.
 MARK = "TRITONKIT_DEPLOYMENT"
+# How long an exec may take, in seconds: until its end the kernel shows no environment of the process.
+_EXEC_SECONDS = 1.0
+# Fields of /proc/PID/stat, counted from behind the name: where the environment lies in memory, and how much that is.
+_ENVIRONMENT_BEGIN, _ENVIRONMENT_END, _MEMORY = 47, 48, 20
 
 
 def mark(deployment: str, process: str = "") -> str:
@@ -35,17 +39,33 @@ def shared_memory_prefix(marked: str) -> str:
 def members(marked: str) -> list[int]:
     """Every living process whose mark begins with ``marked``, our own excepted."""
     wanted = f"{MARK}={marked}".encode()
+    end = time.monotonic() + _EXEC_SECONDS
     found = []
     for entry in PROC.iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            environment = (entry / "environ").read_bytes()
+            environment = _environment(entry, end)
         except OSError:
             # It ended meanwhile, or it is another user's.
             continue
         if any(variable.startswith(wanted) for variable in environment.split(b"\0")):
             found.append(int(entry.name))
+    return found
+
+
+def _environment(process: Path, end: float) -> bytes:
+    """Its variables, a NUL behind each; waits until ``end`` for a process that is in the middle of an exec.
+
+    A stub that tritonserver has just begun must not be overlooked.
+    """
+    while not (found := (process / "environ").read_bytes()) and time.monotonic() < end:
+        fields = (process / "stat").read_text(errors="replace").rpartition(")")[2].split()
+        begin, behind, memory = (int(fields[at]) for at in (_ENVIRONMENT_BEGIN, _ENVIRONMENT_END, _MEMORY))
+        # Kernel threads and the dead have no memory; begun without any variable, a process has an empty place for them.
+        if not memory or begin == behind != 0:
+            break
+        time.sleep(0.0005)
     return found
 
 
