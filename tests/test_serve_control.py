@@ -128,6 +128,7 @@ def test_one_that_was_given_up_leaves_the_deployment_degraded_and_can_be_started
         os.kill(pid, signal.SIGKILL)
         now = wait_for(lambda: degraded(tmp_path))
         assert (now.servers[0].phase, now.servers[1].phase, now.state) == ("failed", "ready", "degraded")
+        assert all(held.release.alive for held in planned.held), "nobody else gets its ports meanwhile"
         shown = tritonkit(tmp_path, "status")
         assert shown.returncode == 1
         assert shown.stdout.startswith("degraded: echo-r0 was given up\n")
@@ -135,6 +136,7 @@ def test_one_that_was_given_up_leaves_the_deployment_degraded_and_can_be_started
         wait_for(lambda: deployment_of(tmp_path).state == "ready")
         assert tritonkit(tmp_path, "status").returncode == 0
     assert left_of(first.id) == []
+    assert not any(held.release.alive for held in planned.held), "its ports are for others again"
 
 
 def degraded(project: Path) -> Deployment | None:

@@ -186,6 +186,21 @@ def test_ports(taken: int) -> None:
         ports.choose("192.0.2.1", {"http": 0})
 
 
+def test_a_port_that_was_found_is_kept_until_its_server_listens(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the choice of a port and the server's bind lie seconds, in which others choose too."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        free = other.getsockname()[1]
+    monkeypatch.setattr(ports, "_candidates", lambda: [taken, free])
+    chosen = ports.choose("127.0.0.1", {"http": 0})
+    assert chosen == {"http": free}
+    assert ports.choose("127.0.0.1", {"http": 0}) != chosen
+    with socket.create_server(("127.0.0.1", free)), pytest.raises(LaunchFailed, match=f"port {free} is in use"):
+        ports.choose("127.0.0.1", {"http": free})
+    chosen.release()
+    assert ports.choose("127.0.0.1", {"http": 0}) == chosen
+    assert ports.choose("127.0.0.1", {"http": 0}) == chosen, "what nobody refers to is not kept"
+
+
 def test_a_port_that_only_root_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))

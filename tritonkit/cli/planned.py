@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import typer
@@ -96,7 +96,8 @@ def _row(process: ProcessSpec) -> tuple[object, ...]:
 
 
 def _document(plan: Plan, gpus: Sequence[Gpu]) -> dict[str, object]:
-    document = asdict(plan)
+    document = asdict(replace(plan, held=()))
+    del document["held"]
     for process, spec in zip(document["processes"], plan.processes, strict=True):
         process["kind"] = spec.kind
         process["env"] = _shown(process["env"])

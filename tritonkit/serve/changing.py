@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from tritonkit.errors import UsageError, nearest
@@ -55,18 +55,19 @@ def _meant(request: Request, found: Sequence[Seat], name: str) -> list[Seat]:
 def _moved(host: Host, found: Sequence[Seat], change: Change) -> Host:
     """The machine with the names and ports of what runs, and others for the process that is to run beside it."""
     names = {spec.shown: spec.name for spec in change.running}
-    held = {
+    used: dict[str, Mapping[str, int]] = {
         spec.shown: {service: int(address.rpartition(":")[2]) for service, address in spec.addresses.items()}
         for spec in change.running
     }
     if change.beside:
         server = shown(change.beside)
         names[server] = twin(change.beside)
-        held[server] = ports.choose(LOOPBACK, dict.fromkeys(SERVICES, 0))
+        used[server] = own = ports.choose(LOOPBACK, dict.fromkeys(SERVICES, 0))
+        host = replace(host, held=(*host.held, own))
     return replace(
         host,
         server_ports=tuple(
-            held.get(seat.name, planned) for seat, planned in zip(found, host.server_ports, strict=False)
+            used.get(seat.name, planned) for seat, planned in zip(found, host.server_ports, strict=False)
         ),
         seconds=frozenset(server for server, name in names.items() if name != server),
     )

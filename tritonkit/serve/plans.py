@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tritonkit.client.ports import DEFAULT_PORTS
 from tritonkit.errors import UsageError
 from tritonkit.serve.gpus import NONE
-from tritonkit.serve.ports import join
+from tritonkit.serve.ports import Held, join
 from tritonkit.serve.processes import Plan, Policy, ProcessSpec, ServerCheck, environment, shown
 from tritonkit.serve.seats import Machine, Mps, Seat
 from tritonkit.serve.server_args import check_server_args, controllable, is_explicit, stub_settings
@@ -124,6 +124,7 @@ class Host:
         seconds: the servers behind a gateway whose process has its ``twin`` name.
         haproxy: the gateway's program; None where there is only one server.
         runtime: the short folder for sockets.
+        held: the ports that are kept for it.
     """
 
     server: TritonServer
@@ -140,6 +141,7 @@ class Host:
     seconds: frozenset[str] = frozenset()
     haproxy: Path | None = None
     runtime: Path = Path()
+    held: tuple[Held, ...] = ()
 
 
 def seats(request: Request, machine: Machine, beside: str = "") -> tuple[Seat, ...]:
@@ -205,6 +207,7 @@ def plan(request: Request, host: Host) -> Plan:
         tokens_file=request.tokens_file,
         tls_certificate=request.tls_certificate,
         notes=notes,
+        held=host.held,
     )
 
 

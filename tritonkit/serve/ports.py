@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import random
 import socket
+import weakref
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from tritonkit.errors import LaunchFailed, TritonkitError, UsageError
@@ -17,7 +19,19 @@ _LOWEST, _HIGHEST = 20_000, 65_535
 _TRIES = 100
 
 
-def choose(address: str, wanted: Mapping[str, int]) -> dict[str, int]:
+class Held(dict[str, int]):
+    """A port for each service, by the service's name, of which those that were found here are kept.
+
+    Until ``release``, or the end of this object, whoever looks for a free port gets none of them. A server that sets
+    SO_REUSEADDR, as tritonserver and HAProxy do, listens on them nevertheless.
+    """
+
+    def __init__(self, chosen: Mapping[str, int], keepers: ExitStack) -> None:
+        super().__init__(chosen)
+        self.release = weakref.finalize(self, keepers.close)
+
+
+def choose(address: str, wanted: Mapping[str, int]) -> Held:
     """The ports to listen on: the wanted ones, after a look that they are free, and a free one for each 0.
 
     Args:
@@ -33,17 +47,13 @@ def choose(address: str, wanted: Mapping[str, int]) -> dict[str, int]:
         if port and fixed.count(port) > 1:
             both = " and ".join(name for name, asked in wanted.items() if asked == port)
             raise UsageError(f"port {port} is asked for twice ({both})")
-    held: list[socket.socket] = []
     chosen = {}
-    try:
+    with ExitStack() as looked_at, ExitStack() as found:
         for service, port in wanted.items():
             # All are held until the last is chosen, so that no port is chosen twice.
-            held.append(_bound(address, service, port))
-            chosen[service] = held[-1].getsockname()[1]
-    finally:
-        for listener in held:
-            listener.close()
-    return chosen
+            bound = (looked_at if port else found).enter_context(_bound(address, service, port))
+            chosen[service] = bound.getsockname()[1]
+        return Held(chosen, found.pop_all())
 
 
 def resolve(host: str) -> str:
@@ -73,7 +83,7 @@ def join(address: str, port: int) -> str:
 def _bound(address: str, service: str, port: int) -> socket.socket:
     for candidate in (port,) if port else (*_candidates(), 0):
         try:
-            return _listening(address, candidate)
+            return _listening(address, port) if port else _kept(address, candidate)
         except OSError as error:
             if error.errno != errno.EADDRINUSE or candidate == port:
                 raise _refused(address, service, port, error) from error
@@ -101,6 +111,19 @@ def _listening(address: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def _kept(address: str, port: int) -> socket.socket:
+    """Bound, and not listening: nobody else is to choose the port in the seconds that a server takes until it binds."""
+    keeper = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        keeper.bind((address, port))
+        # Only now: with it, this bind would have gone through beside another's that keeps the port.
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    except OSError:
+        keeper.close()
+        raise
+    return keeper
 
 
 def _refused(address: str, service: str, port: int, error: OSError) -> TritonkitError:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tritonkit.serve.ports import Held
 from tritonkit.serve.warden import MARK
 
 # No server's name in a spec has it: the second one of the two names that a server's processes have in turn.
@@ -195,6 +196,7 @@ class Plan:
         tokens_file: the file with the tokens of which clients must bear one; None where they need none.
         tls_certificate: the file with the certificate that clients see, and its key; None without TLS.
         notes: what a user should know of it, each a sentence.
+        held: the ports that are kept for it until its supervisor ends; no part of what is planned.
     """
 
     deployment: str
@@ -207,6 +209,7 @@ class Plan:
     tokens_file: Path | None = None
     tls_certificate: Path | None = None
     notes: tuple[str, ...] = ()
+    held: tuple[Held, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)

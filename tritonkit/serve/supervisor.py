@@ -127,6 +127,8 @@ class Supervisor:
             if os.path.lexists(spec.log):
                 spec.log.replace(spec.log.with_suffix(".log.1"))
         with ExitStack() as until_cleaned:
+            for ports in self.plan.held:
+                until_cleaned.callback(ports.release)
             if len(self.plan.processes) > 1:
                 # A single server has no sockets: those of the supervisor itself come while it starts.
                 runtime.create(self._runtime)

@@ -42,7 +42,8 @@ def survey(request: Request) -> Host:
         deployment=os.urandom(4).hex(),
     )
     if not request.is_spread:
-        return replace(host, ports=ports.choose(address, request.ports))
+        chosen = ports.choose(address, request.ports)
+        return replace(host, ports=chosen, held=(chosen,))
     return _spread(request, host)
 
 
@@ -59,9 +60,11 @@ def _spread(request: Request, host: Host) -> Host:
         gateway.check_certificate(request.tls_certificate)
     # The servers' own ports are not looked at with the public ones: of these a taken one is named.
     own = ports.choose(LOOPBACK, {f"{service} {seat}": 0 for seat in range(count) for service in SERVICES})
+    public = ports.choose(host.address, request.ports)
     return replace(
         host,
-        ports=ports.choose(host.address, request.ports),
+        ports=public,
+        held=(own, public),
         machine=found,
         server_ports=tuple({service: own[f"{service} {seat}"] for service in SERVICES} for seat in range(count)),
         haproxy=haproxy.find() if count > 1 or request.is_guarded else None,
