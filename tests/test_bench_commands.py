@@ -134,10 +134,10 @@ def test_json_of_a_failed_level_and_a_good_one(measured_server: Deployment, tmp_
     )  # fmt: skip
     assert done.returncode == 6
     assert "1 of 1 points failed" in done.stderr
-    assert "the 50th request is refused" in done.stderr
+    assert "the 10th request is refused" in done.stderr
     result = json.loads(done.stdout)
     assert (result["points"][0]["repeats"], result["points"][0]["status"]) == ([], "failed")
-    assert result["points"][0]["notes"] == ["failed: the 50th request is refused"]
+    assert result["points"][0]["notes"] == ["failed: the 10th request is refused"]
     assert points(tmp_path / result["folder"]) == 1
 
 
