@@ -107,13 +107,13 @@ input [
 output [{ name: "SAID" data_type: TYPE_STRING dims: [5] }]
 instance_group [{ count: 1 kind: KIND_CPU }]
 """
-# Negative numbers make it misbehave; -1: every 50th in a row fails; -2: it takes longer every time; -3: for ever.
+# Negative numbers make it misbehave; -1: every 10th in a row fails; -2: it takes longer every time; -3: for ever.
 MOODY = """
 import time
 import triton_python_backend_utils as pb
 class TritonPythonModel:
     def initialize(self, args):
-        self.count = self.row = 0
+        self.count = self.row = self.slower = 0
         self.last = time.monotonic()
     def execute(self, requests):
         # A row is what comes without a pause: the few requests that try a model are none.
@@ -122,12 +122,14 @@ class TritonPythonModel:
         return [self.answer(pb.get_input_tensor_by_name(request, "X")) for request in requests]
     def answer(self, x):
         self.count += 1
-        self.row += 1
         mood = int(x.as_numpy()[0])
-        if mood == -1 and self.row % 50 == 0:
-            return pb.InferenceResponse(error=pb.TritonError("the 50th request is refused"))
+        if mood == -1:
+            self.row += 1
+            if self.row % 10 == 0:
+                return pb.InferenceResponse(error=pb.TritonError("the 10th request is refused"))
         if mood == -2:
-            time.sleep(0.0002 * self.count)
+            self.slower += 1
+            time.sleep(0.0002 * self.slower)
         if mood == -3 and self.count > 5:
             time.sleep(3600)
         if mood == -4:

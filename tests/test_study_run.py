@@ -165,7 +165,7 @@ def test_models_together_are_held_against_themselves_alone(project: Path) -> Non
 
 
 def test_a_server_that_dies_costs_its_point_and_not_the_study(project: Path) -> None:
-    deadly = "if self.count > 20:\n            import os\n            os.kill(os.getppid(), 9)\n        mood = int("
+    deadly = "if self.count > 5:\n            import os\n            os.kill(os.getppid(), 9)\n        mood = int("
     (project / "src/moody/model.py").write_text(MOODY.replace("mood = int(", deadly))
     text = "models: [add, moody]\nload: {concurrency: [1, 2]}\n"
     done = study(project, text)

@@ -140,10 +140,12 @@ def _place(region: str) -> Path | None:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    for number in (signal.SIGINT, signal.SIGKILL):
-        if process.poll() is None:
-            os.killpg(process.pid, number)
-            try:
-                process.wait(_GRACE)
-            except subprocess.TimeoutExpired:
-                continue
+    if process.poll() is not None:
+        return
+    os.killpg(process.pid, signal.SIGINT)
+    try:
+        process.wait(_GRACE)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        # Its end is up to the kernel alone; before that it still holds its shared memory.
+        process.wait()
