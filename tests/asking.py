@@ -1,4 +1,4 @@
-"""One inference over gRPC, for the tests of the backends."""
+"""One inference over gRPC, and what the server counted of it, for the tests of the backends."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tritonclient.grpc as triton
+from serving import wait_for
 
 
 def ask(
@@ -23,3 +24,13 @@ def ask(
     wanted = [triton.InferRequestedOutput(name) for name in outputs] or None
     answer = client.infer(model, tensors, outputs=wanted, client_timeout=20)
     return {tensor.name: answer.as_numpy(tensor.name) for tensor in answer.get_response().outputs}
+
+
+def counted(client: triton.InferenceServerClient, model: str, rows: int = 0) -> Any:
+    """A model's statistics, once batches of so many rows are in them: the server counts after it has answered."""
+
+    def found() -> Any:
+        now = client.get_inference_statistics(model).model_stats[0]
+        return now if sum(each.batch_size * each.compute_infer.count for each in now.batch_stats) >= rows else None
+
+    return wait_for(found)
