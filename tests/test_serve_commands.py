@@ -200,7 +200,8 @@ def test_a_state_folder_that_is_removed_comes_back(tmp_path: Path) -> None:
     echo_repository(tmp_path / "models")
     with foreground(tmp_path, "models", "--stop-timeout", "0") as process:
         before = running(tmp_path)
-        shutil.rmtree(tmp_path / ".tritonkit")
+        # At once: what is removed piece by piece is put back in the midst of it.
+        shutil.rmtree((tmp_path / ".tritonkit").rename(tmp_path / "removed"))
         wait_for(lambda: state_file(tmp_path).exists())
         assert running(tmp_path) == before
         assert "is up already" in tritonkit(tmp_path, "up", "models", *ANY_PORTS).stderr
