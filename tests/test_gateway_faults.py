@@ -104,11 +104,12 @@ def exchange(
 ) -> tuple[bytes, float]:
     """Send parts with a pause after each.
 
-    Gives what comes back, to the end of the connection or until it satisfies ``until``, and after how many seconds.
+    Gives what comes back, to the end of the connection or until it satisfies ``until``, and how many seconds that took.
     """
     host, port = address.rsplit(":", 1)
     answer = b""
     with socket.create_connection((host, int(port)), timeout=20) as connection:
+        start = time.monotonic()
         try:
             for part in parts:
                 connection.sendall(part)
@@ -118,7 +119,6 @@ def exchange(
             half_close = False
         if half_close:
             connection.shutdown(socket.SHUT_WR)
-        start = time.monotonic()
         try:
             while not until(answer) and (part := connection.recv(65536)):
                 answer += part
@@ -173,14 +173,14 @@ def test_a_body_that_stalls(served: Gateway, model: str) -> None:
     answer, seconds = exchange(served.http, infer_request(model, 1000) + b"{")
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert answer.endswith(b'{"error":"the request did not arrive in time"}')
-    assert 0.5 < seconds < 3
+    assert 0.5 < seconds < 8
 
 
 def test_a_request_too_long_is_refused_before_it_is_sent(served: Gateway) -> None:
     answer, seconds = exchange(served.http, infer_request("one", 10**9) + b"{")
     assert answer.startswith(b"HTTP/1.1 413 ")
     # The connection is closed once the client has been silent for its time.
-    assert seconds < 3
+    assert seconds < 8
 
 
 @pytest.mark.parametrize("path", ["index", "models/one/load"])
@@ -217,7 +217,7 @@ def test_a_message_that_stalls(served: Gateway, data: bytes) -> None:
     # The head of an answer that has no body, and an end to the stream.
     end_of_stream_and_headers = 5
     assert frames(answer)[1] == end_of_stream_and_headers
-    assert 0.5 < seconds < 4
+    assert 0.5 < seconds < 8
 
 
 def test_a_client_that_only_listens_any_more_gets_its_answer(served: Gateway) -> None:
@@ -300,7 +300,7 @@ def test_a_reload_loses_no_request(tmp_path: Path, running: Running, clients: Cl
         client = clients.grpc(one.grpc)
         client.start_stream(lambda result, error: answered.put(error or result.as_numpy("OUT")[0]))
         values = tritonclient.grpc.InferInput("IN", [2], "FP32")
-        values.set_data_from_numpy(np.array([0.5, 6], np.float32))
+        values.set_data_from_numpy(np.array([0.5, 60], np.float32))
         client.async_stream_infer("stream", [values])
         assert answered.get(timeout=10) == 0
         before = one.control.workers()
@@ -312,8 +312,10 @@ def test_a_reload_loses_no_request(tmp_path: Path, running: Running, clients: Cl
         assert one.control.states() == {"left": "UP", "right": "DRAIN"}
         assert before[0] in one.control.workers(old=True)
         assert one.control.sessions("left") >= 1
-        assert [answered.get(timeout=10) for _ in range(5)] == [1, 2, 3, 4, 5]
-        client.stop_stream()
+        # It goes on after the last reload.
+        last = answered.qsize() + 2
+        assert [answered.get(timeout=10) for _ in range(last)] == [*range(1, last + 1)]
+        client.stop_stream(cancel_requests=True)
         one.control.ready("right")
         wait_for(lambda: one.control.sessions("right") > 0)
         # The old workers end with their last connections.
@@ -391,14 +393,14 @@ def test_a_stop_waits_for_requests_and_not_for_connections(tmp_path: Path, runni
             assert not words or b"200" in silent.recv(64)
         kept.enter_context(Clients()).grpc(one.grpc).is_server_live()
         assert one.control.requests() == 0
+        began = time.monotonic()
         with a_slow_request(one, 3) as faults:
-            began = time.monotonic()
             assert one.control.requests() == 1
             with stopping(one):
                 pass
             took = time.monotonic() - began
         assert faults == []
-        assert 2 < took < 10
+        assert 3 <= took < 10
 
 
 def test_a_reload_that_is_under_way_does_not_undo_a_stop(tmp_path: Path, running: Running) -> None:
@@ -483,7 +485,7 @@ def test_a_server_that_dies_takes_only_its_own_requests_along(
 ) -> None:
     backends = [backend for backend, _ in running.values()]
     _, right = running["right"]
-    with gateway(tmp_path, backends) as one, load(one) as found:
+    with gateway(tmp_path, backends) as one:
         lost: list[str] = []
 
         def ask(protocol: str) -> None:
@@ -495,18 +497,20 @@ def test_a_server_that_dies_takes_only_its_own_requests_along(
         ]
         for thread in threads:
             thread.start()
-        wait_for(lambda: one.control.sessions("right") >= 2)
-        os.kill(server_pid(right), signal.SIGKILL)
-        for thread in threads:
-            thread.join(timeout=10)
-        goes_on(found)
-        assert len(lost) == 2
-        assert any("[502] the server ended while it worked on the request" in words for words in lost), lost
-        assert any("UNAVAILABLE" in words for words in lost), lost
-        wait_for(lambda: one.control.states()["right"] == "UP", seconds=60)
-        goes_on(found)
-        # Each client has one request at a time, so no more can have been in flight on the server.
-        assert len(found.failures) <= 4, found.failures
+        # Before there is a load, whose requests would be counted as well.
+        wait_for(lambda: one.control.sessions("right") == 2)
+        with load(one) as found:
+            os.kill(server_pid(right), signal.SIGKILL)
+            for thread in threads:
+                thread.join(timeout=10)
+            goes_on(found)
+            assert len(lost) == 2
+            assert any("[502] the server ended while it worked on the request" in words for words in lost), lost
+            assert any("UNAVAILABLE" in words for words in lost), lost
+            wait_for(lambda: one.control.states()["right"] == "UP", seconds=60)
+            goes_on(found)
+            # Each client has one request at a time, so no more can have been in flight on the server.
+            assert len(found.failures) <= 4, found.failures
 
 
 def test_a_server_that_hangs_is_left_alone(tmp_path: Path, running: Running, clients: Clients) -> None:
@@ -523,11 +527,12 @@ def test_a_server_that_hangs_is_left_alone(tmp_path: Path, running: Running, cli
             )
             held.start()
             time.sleep(0.3)
-            # Only the connection whose message nobody reads may be held up.
+            # Only the connection whose message nobody reads may be held up; another would be for some 10 s, until the
+            # server is found to be down.
             start = time.monotonic()
             assert infer(clients.grpc(one.grpc), "one", 0, 2, length=150_000) == [0, 2]
             assert infer(clients.http(one.http), "one", 0, 2, length=150_000) == [0, 2]
-            assert time.monotonic() - start < 2
+            assert time.monotonic() - start < 8
             wait_for(lambda: one.control.states()["right"] == "DOWN", seconds=20)
             held.join(timeout=10)
             assert not held.is_alive()

@@ -172,15 +172,24 @@ def test_it_is_ready_only_when_every_model_can_be_served(clients: Clients, serve
 
 
 def count_of_both(clients: Clients, backends: list[Backend]) -> list[int]:
-    """How many inferences of the model with two servers each of them has made."""
+    """How many inferences of the model with two servers each of them has made, and counted in full."""
     found = [clients.http(backend.http).get_inference_statistics("both")["model_stats"] for backend in backends]
-    return [sum(int(one["inference_count"]) for one in statistics) for statistics in found]
+    # The server counts a request and its execution one after the other, a moment after it has answered.
+    return [sum(min(one["inference_count"], one["execution_count"]) for one in statistics) for statistics in found]
+
+
+def wait_for_both(clients: Clients, backends: list[Backend], before: list[int], inferences: int) -> list[int]:
+    """``count_of_both`` once so many more than ``before`` are counted."""
+    wait_for(lambda: sum(count_of_both(clients, backends)) - sum(before) == inferences)
+    return count_of_both(clients, backends)
 
 
 def test_statistics_are_those_of_all_replicas(clients: Clients, served: Gateway, backends: list[Backend]) -> None:
     asked = clients.of(served, "http")
+    before = count_of_both(clients, backends)
     for length in (2, 3, 4):
         infer(asked, "both", 0, length=length)
+    wait_for_both(clients, backends, before, 3)
     for version in ("", "1"):
         (found,) = asked.get_inference_statistics("both", version)["model_stats"]
         each = [
@@ -207,9 +216,11 @@ def test_statistics_over_grpc_are_always_those_of_one_server(
     clients: Clients, served: Gateway, backends: list[Backend]
 ) -> None:
     asked = clients.of(served, "grpc")
+    before = count_of_both(clients, backends)
     infer(asked, "both", 0)
     infer(asked, "both", 0)
     infer(clients.http(backends[0].http), "both", 0)
+    wait_for_both(clients, backends, before, 3)
     said = {str(asked.get_inference_statistics("both")) for _ in range(4)}
     assert len(said) == 1
     served.control.drain("left")
@@ -225,9 +236,7 @@ def test_replicas_share_the_requests(clients: Clients, served: Gateway, backends
     asked = clients.of(served, protocol)
     for _ in range(10):
         infer(asked, "both", 0)
-    # A request is counted a moment after it is answered.
-    wait_for(lambda: sum(count_of_both(clients, backends)) - sum(before) == 10)
-    after = count_of_both(clients, backends)
+    after = wait_for_both(clients, backends, before, 10)
     assert [now - then for now, then in zip(after, before, strict=True)] == [5, 5]
 
 
@@ -237,8 +246,7 @@ def test_sequences_stay_with_one_server(clients: Clients, tmp_path: Path, backen
         for protocol in PROTOCOLS:
             for _ in range(5):
                 infer(clients.of(one, protocol), "both", 0)
-    wait_for(lambda: sum(count_of_both(clients, backends)) - sum(before) == 10)
-    after = count_of_both(clients, backends)
+    after = wait_for_both(clients, backends, before, 10)
     assert sorted(now - then for now, then in zip(after, before, strict=True)) == [0, 10]
 
 

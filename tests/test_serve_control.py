@@ -96,7 +96,7 @@ def test_a_restart_that_fails_says_why(tmp_path: Path) -> None:
 @pytest.fixture
 def loaded(tmp_path: Path) -> Iterator[tuple[Deployment, Load]]:
     """Two replicas behind the gateway, and four clients."""
-    with serve.up(replicas(tmp_path)) as deployment:
+    with serve.up(replicas(tmp_path, policy=replace(QUICK, stop_timeout=5))) as deployment:
         load = Load(deployment.http, deployment.grpc, 4, protocols=("http",))
         with load.running():
             wait_for(lambda: load.answered(0) > 50)

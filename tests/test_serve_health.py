@@ -52,17 +52,26 @@ def restarted(project: Path, before: Deployment) -> Deployment | None:
     return now if now.ready and now.servers[0].restarts > before.servers[0].restarts else None
 
 
-def test_what_sigstop_has_stopped_is_started_again(tmp_path: Path) -> None:
+def faults_with_stopped(deployment: Deployment, pid: int, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """SIGSTOP one process; what is seen of the deployment before anything is done about it."""
+    with monkeypatch.context() as patient:
+        patient.setattr(health, "STOPPED", 30.0)
+        os.kill(pid, signal.SIGSTOP)
+        # The signal takes effect only when the kernel next comes by the process.
+        wait_for(lambda: procfs.is_stopped(pid))
+        return condition.faults(deployment)
+
+
+def test_what_sigstop_has_stopped_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with up(tmp_path, echo_repository(tmp_path / "models")) as first:
         (stub,) = stubs(first)
-        os.kill(stub, signal.SIGSTOP)
-        wait_for(lambda: condition.faults(first) == {"server": "has a child process that was stopped by a signal"})
+        found = faults_with_stopped(first, stub, monkeypatch)
+        assert found == {"server": "has a child process that was stopped by a signal"}
         second = wait_for(lambda: restarted(tmp_path, first))
         assert second.servers[0].reason == f"has a child process {stub} that was stopped"
         server = second.servers[0].pid
         assert server is not None
-        os.kill(server, signal.SIGSTOP)
-        wait_for(lambda: condition.faults(second) == {"server": "was stopped by a signal"})
+        assert faults_with_stopped(second, server, monkeypatch) == {"server": "was stopped by a signal"}
         third = wait_for(lambda: restarted(tmp_path, second))
         assert third.servers[0].reason == "was stopped by a signal"
         assert condition.faults(third) == {}
@@ -104,7 +113,8 @@ def test_a_model_that_does_not_collect_its_children_costs_no_more(
             assert [said.get().__class__, said.empty()] == [events.BecameReady, True]
         finally:
             ended.set()
-            for child in procfs.descendants(server.pid):
+            # The youngest first: the dead one is collected by init as soon as its parent has ended.
+            for child in reversed(procfs.descendants(server.pid)):
                 os.kill(child, signal.SIGKILL)
             server.kill()
             watcher.join(30)
@@ -131,17 +141,22 @@ def test_a_server_that_does_not_answer_is_started_again(tmp_path: Path, monkeypa
         assert second.servers[0].reason == "did not answer for 1 s"
 
 
+def probed_twice(deployment: Deployment) -> bool:
+    stats = Endpoint(deployment.http).every_statistics()["model_stats"]
+    return all(entry["inference_stats"]["success"]["count"] >= 2 for entry in stats)
+
+
 def test_a_model_that_hangs_is_noticed_by_probes(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    planned = plan(tmp_path, echo_repository(hangs(tmp_path / "models", gate)), probe=0.5)
+    planned = plan(tmp_path, echo_repository(hangs(tmp_path / "models", gate)), probe=2.0)
     with serve.up(planned) as first:
-        time.sleep(2)
+        wait_for(lambda: probed_twice(first))
         assert deployment_of(tmp_path).servers[0].restarts == 0, "it answers"
         gate.write_text("")
         wait_for(lambda: deployment_of(tmp_path).servers[0].phase != "ready")
         gate.unlink()
         second = wait_for(lambda: restarted(tmp_path, first))
-        assert second.servers[0].reason == "has a model that does not answer: hangs finished nothing in 0.5 s"
+        assert second.servers[0].reason == "has a model that does not answer: hangs finished nothing in 2 s"
     assert left_of(first.id) == []
 
 
@@ -156,15 +171,15 @@ def test_a_model_that_hangs_is_left_alone_without_probes(tmp_path: Path) -> None
 
 
 def test_a_long_queue_is_no_fault(tmp_path: Path) -> None:
-    """A probe waits behind four other requests for longer than it has, while they are finished one by one."""
+    """A probe waits behind eight other requests for longer than it has, while they are finished one by one."""
     slow = ECHO.replace(EXECUTE, f"{EXECUTE}        import time\n        time.sleep(0.3)\n")
     config = ECHO_CONFIG.replace("max_batch_size: 8", "max_batch_size: 1")
     with up(tmp_path, python_model(tmp_path / "models", "slow", slow, config)) as deployment:
-        load = Load(deployment.http, deployment.grpc, 4, protocols=("http",), model="slow")
+        load = Load(deployment.http, deployment.grpc, 8, protocols=("http",), model="slow")
         with load.running():
             wait_for(lambda: load.answered(0))
-            prober = probes.Prober(deployment.http, ("slow",), 0.8)
-            time.sleep(4)
+            prober = probes.Prober(deployment.http, ("slow",), 2.0)
+            time.sleep(5)
             assert prober.fault() is None
             prober.close()
 

@@ -98,7 +98,7 @@ def test_the_work_of_a_server_is_ended_before_it_is_killed(pipe: Path) -> None:
         process.stdout.readline()
         try:
             wait_for(lambda: len(Daemon(PROGRAM, pipe).client_pids()) == 2)
-            mps.let_go(server(pipe, mark, None))
+            mps.let_go(server(pipe, mark, None), patience=30)
             process.terminate()
             assert process.stdout.read() == f"terminated {ours.pid}\n", "nobody else"
             mps.let_go(server(pipe, mark, None))
