@@ -18,7 +18,7 @@ from tritonkit.bench.records import load, record
 from tritonkit.serve import Deployment
 from tritonkit.tools.perf_analyzer import PerfAnalyzer
 
-QUICK = ("--measurement-interval", "150", "--stability-percentage", "1000", "--warmup", "0")
+QUICK = ("--measurement-interval", "300", "--stability-percentage", "1000", "--warmup", "0")
 
 
 @pytest.fixture(autouse=True)

@@ -33,7 +33,7 @@ from tritonkit.errors import BenchmarkFailed, RequestFailed, SpecError, UsageErr
 from tritonkit.serve import Deployment
 from tritonkit.tools.perf_analyzer import PerfAnalyzer
 
-SHORT = 150
+SHORT = 300
 
 
 def addresses(deployment: Deployment) -> Addresses:

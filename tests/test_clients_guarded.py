@@ -35,7 +35,7 @@ from tritonkit.spec.servers import Server
 from tritonkit.tools.perf_analyzer import PerfAnalyzer
 
 TOKEN = "first-token-of-ours"  # noqa: S105 - of these tests alone
-SHORT = ("--warmup", "0", "--measurement-interval", "150", "--stability-percentage", "1000", "--concurrency", "3")
+SHORT = ("--warmup", "0", "--measurement-interval", "300", "--stability-percentage", "1000", "--concurrency", "3")
 PROTOCOLS: tuple[Protocol, ...] = ("http", "grpc")
 WITHOUT = {"TRITONKIT_TOKEN": ""}
 
@@ -229,7 +229,7 @@ def test_a_study_names_the_token_and_the_certificate(
     (tmp_path / "study.yaml").write_text(
         f"version: 1\nurl: https://{guarded.deployment.http}\ngrpc_url: {guarded.deployment.grpc}\n"
         f"token_file: {guarded.tokens}\nca_certificate: server.pem\nmodels: [add]\nrepeats: 1\nwarmup: 0\n"
-        "load: {concurrency: 3, protocol: grpc}\nmeasurement: {interval_ms: 150, stability_percentage: 1000}\n"
+        "load: {concurrency: 3, protocol: grpc}\nmeasurement: {interval_ms: 300, stability_percentage: 1000}\n"
     )
     done = tritonkit(tmp_path, "bench", "study.yaml", "-o", "out", "--json", env=WITHOUT)
     assert done.returncode == 0, done.stderr + done.stdout
@@ -297,7 +297,7 @@ def test_a_certificate_for_other_names(
         for protocol in PROTOCOLS:
             with pytest.raises(RequestFailed):
                 infer(other, known, collect(known, {"X": "[1, 2, 3, 4]"}), protocol=protocol)
-        wish, level = Wish({}, {}, interval_ms=150, stability_percentage=1000), Level("add", Concurrency(1))
+        wish, level = Wish({}, {}, interval_ms=300, stability_percentage=1000), Level("add", Concurrency(1))
         server = certified(own, ["http"])
         subjects = prepare(server, [level], wish)
         data = tmp_path / "data.json"

@@ -113,7 +113,7 @@ def test_one_bad_image_spoils_only_its_own_request(deployment: Deployment) -> No
 
 def test_bench_measures_the_ensemble_with_its_samples(project: Path) -> None:
     done = tritonkit(
-        project, "bench", "classify", "--concurrency", "1,2", "--measurement-interval", "250",
+        project, "bench", "classify", "--concurrency", "1,2", "--measurement-interval", "300",
         "--stability-percentage", "50", "--output", "results",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr + done.stdout

@@ -38,7 +38,7 @@ from tritonkit.provision.validation import Comparison, compare, seconds_to_tell
 from tritonkit.spec.servers import Server
 from tritonkit.tools.perf_analyzer import PerfAnalyzer
 
-QUICK = Wish({}, {}, interval_ms=150, stability_percentage=1000)
+QUICK = Wish({}, {}, interval_ms=300, stability_percentage=1000)
 
 
 def test_sixteen_points_alone_and_a_ring_of_pairs() -> None:
@@ -297,7 +297,7 @@ def test_a_profile_from_the_command_line_is_planned_from_and_validated(
     }  # fmt: skip
     spec = {"version": 1, "models": {"add": body, "sum": {**body, "slo": {"latency_p99": "1.5s", "rate": "180/s"}}}}
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
-    quick = ("--gpu", "none", "--measurement-interval", "150", "--stability-percentage", "1000")
+    quick = ("--gpu", "none", "--measurement-interval", "300", "--stability-percentage", "1000")
     planned = tritonkit(tmp_path, "profile", *quick, "--dry-run", "--json")
     assert [(row["model"], row["batch_size"]) for row in json.loads(planned.stdout)] == [
         (model, batch) for model in ("add", "sum") for batch in (1, 2, 4)

@@ -39,7 +39,7 @@ models:
     instance_group: [{count: 1, kind: KIND_CPU}]
     samples: {X: [-4]}
 """
-QUICK = "warmup: 0\nrepeats: 1\nmeasurement: {interval_ms: 150, stability_percentage: 1000}\n"
+QUICK = "warmup: 0\nrepeats: 1\nmeasurement: {interval_ms: 300, stability_percentage: 1000}\n"
 HEAD = f"version: 1\nspec: spec.yaml\n{QUICK}"
 
 
