@@ -136,8 +136,8 @@ def test_command_lines() -> None:
     opened = argv(binary, level, SERVER, Measurement(300, 5, 4).as_it_comes(), **files)
     assert opened == [
         "/opt/perf_analyzer", "-m", "m", "-x", "2", "-i", "grpc", "-u", "10.0.0.1:8001", "-b", "8",
-        "--input-data", "in.json", "--shared-memory", "system", "--async", "--request-rate-range", "1250.5",
-        "--request-distribution", "poisson", "--measurement-interval", "300",
+        "--input-data", "in.json", "--shared-memory", "system", "--async", "--max-threads", "4",
+        "--request-rate-range", "1250.5", "--request-distribution", "poisson", "--measurement-interval", "300",
         "--stability-percentage", f"{ANY_PERCENTAGE:g}", "--max-trials", "3", "-v", "--verbose-csv", "-f", "out.csv",
     ]  # fmt: skip
     exact = argv(binary, Level("m", RequestRate(1_000_001)), SERVER, Measurement(), **files)

@@ -22,6 +22,8 @@ SHORTEST_INTERVAL_MS = 1000
 LONGEST_INTERVAL_MS = 20_000
 # Enough requests in a window for its average to mean something.
 REQUESTS_A_WINDOW = 50
+# From so many threads it sends at a rate. It is told, though it takes as many of its own accord: shares are reckoned.
+THREADS = 4
 # More than any three windows can differ by: they are taken as they come.
 ANY_PERCENTAGE = 1_000_000.0
 
@@ -87,7 +89,7 @@ def argv(
         line += ["--async", "--streaming"] if level.streaming else []
     else:
         # Synchronous requests would wait for answers and so send less than the rate.
-        line += ["--async", *(["--streaming"] if level.streaming else [])]
+        line += ["--async", *(["--streaming"] if level.streaming else []), "--max-threads", str(THREADS)]
     if isinstance(level.load, RequestRate):
         line += ["--request-rate-range", level.load.number, "--request-distribution", level.load.distribution]
     elif isinstance(level.load, Intervals):

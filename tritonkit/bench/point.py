@@ -14,6 +14,7 @@ from tritonkit.bench.preparation import Subject
 from tritonkit.bench.process import Ended, Job, run
 from tritonkit.bench.records import PARTS, Repeat, Usage
 from tritonkit.bench.row import Row, Window, delayed, parse, requests, sent, summed, unsettled, windows, words
+from tritonkit.bench.sending import held_back
 from tritonkit.bench.usage import Sampler
 from tritonkit.client import activity
 from tritonkit.client.endpoint import Addresses
@@ -23,6 +24,8 @@ from tritonkit.tools.perf_analyzer import PerfAnalyzer
 
 # Averages that grow by this much over the last windows, each above the one before, are a queue that grows.
 RISE = 2.0
+# So often is measured what perf_analyzer does not send all of.
+_ATTEMPTS = 3
 _LATE = "perf_analyzer was stopped after {:g} s: answers do not come, or far too slowly for the load"
 
 
@@ -80,7 +83,8 @@ def measure(levels: Sequence[Level], folders: Sequence[Path], number: int, bench
     """Measure levels of different models at the same time, or one level alone. A level that fails is a result too.
 
     One alone is measured until perf_analyzer calls it stable, else as it comes. Several have windows of the same
-    length, taken as they come, so that all are under load together.
+    length, taken as they come, so that all are under load together. Where perf_analyzer kept requests to itself, all
+    are measured anew, twice at most.
 
     Args:
         levels: what to measure.
@@ -97,12 +101,12 @@ def measure(levels: Sequence[Level], folders: Sequence[Path], number: int, bench
             measurement = replace(measurement, interval_ms=longest).as_it_comes()
         traces = [one.load.seconds for one in levels if isinstance(one.load, Intervals)]
         asked.append(measurement.over(max(traces)) if traces else measurement)
-    runs = _attempt(levels, folders, asked, str(number), bench)
+    runs = _attempts(levels, folders, asked, str(number), bench)
     (first,) = runs[:1]
     if not together and first.ended.itself and unsettled(_text(first)) and not first.report.exists():
         again = [asked[0].as_it_comes()]
         before = first
-        runs = _attempt(levels, folders, again, f"{number}-again", bench)
+        runs = _attempts(levels, folders, again, f"{number}-again", bench)
         return [_result(runs[0], bench, 1.0, (before,))]
     overlap = _overlap([one.ended for one in runs])
     return [_result(one, bench, overlap) for one in runs]
@@ -114,6 +118,24 @@ def warm_up(levels: Sequence[Level], folders: Sequence[Path], seconds: float, be
     asked = [replace(bench.subjects[level.model].measurement, interval_ms=interval).as_it_comes() for level in levels]
     for one in _attempt(levels, folders, asked, "warm-up", bench):
         one.report.unlink(missing_ok=True)
+
+
+def _attempts(
+    levels: Sequence[Level], folders: Sequence[Path], asked: Sequence[Measurement], name: str, bench: Bench
+) -> list[_Run]:
+    """The first attempt in which every perf_analyzer sent what it was to; the last one, where none did."""
+    runs = _attempt(levels, folders, asked, name, bench)
+    for anew in range(1, _ATTEMPTS):
+        if not any(_held_back(one) for one in runs):
+            break
+        runs = _attempt(levels, folders, asked, f"{name}-anew-{anew}", bench)
+    return runs
+
+
+def _held_back(one: _Run) -> float | None:
+    log = _text(one)
+    row, _ = _figures(one, log)
+    return None if row is None else held_back(one.level, row, log)
 
 
 def _attempt(
@@ -165,8 +187,7 @@ def _attempt(
 
 def _result(one: _Run, bench: Bench, overlap: float, earlier: tuple[_Run, ...] = ()) -> Result:
     log = _text(one)
-    late = "" if one.ended.itself else _LATE.format(one.measurement.deadline)
-    row, error = _figures(one.report, log, late)
+    row, error = _figures(one, log)
     if row is None:
         return Result(one.level, None, error)
     if any(count > 1 for count in one.replicas.values()):
@@ -198,7 +219,7 @@ def _result(one: _Run, bench: Bench, overlap: float, earlier: tuple[_Run, ...] =
             argv=tuple(each.argv for each in (*earlier, one)),
             raw=tuple(file.name for each in (*earlier, one) for file in (each.report, each.log) if file.exists()),
             members={each.model: round(each.average_batch, 3) for each in members if each.average_batch},
-            sent=None if closed else sent(log),
+            sent=None if closed else sent(log) or held_back(one.level, row, log),
             rising=not closed and not isinstance(one.level.load, Intervals) and _rising(seen[-WINDOWS:]),
             busy=busy,
             busiest=busiest,
@@ -255,13 +276,14 @@ def _text(one: _Run) -> str:
     return one.log.read_text(errors="replace")
 
 
-def _figures(report: Path, log: str, late: str) -> tuple[Row | None, str]:
+def _figures(one: _Run, log: str) -> tuple[Row | None, str]:
     """The row, or why there is none."""
+    late = "" if one.ended.itself else _LATE.format(one.measurement.deadline)
     said = "\n".join(part for part in (late, words(log)) if part)
-    if late or not report.exists():
+    if late or not one.report.exists():
         return None, said
     try:
-        return parse(report.read_text()), ""
+        return parse(one.report.read_text()), ""
     except BenchmarkFailed as error:
         return None, f"{error}\n{said}"
 
