@@ -8,20 +8,21 @@ in one of 200 runs, six at a time on two cores.
 
 from __future__ import annotations
 
+import math
 from itertools import accumulate
 
 from tritonkit.bench.command import THREADS
-from tritonkit.bench.levels import Concurrency, Intervals, Level
+from tritonkit.bench.levels import Concurrency, Intervals, Level, RequestRate
 from tritonkit.bench.row import Row, delayed, requests, windows
-from tritonkit.bench.soundness import LATE_PERCENT
+from tritonkit.bench.soundness import DEVIATIONS, LATE_PERCENT
 
 
 def held_back(level: Level, row: Row, log: str) -> float | None:
     """The requests a second that were sent, where perf_analyzer kept a thread's share to itself; None where it did not.
 
     Of requests that come faster than a server serves them, more and more wait, and answers come later and later. Where
-    half of a thread's share or more is not answered, and hardly any can have waited, they were never sent. With few
-    requests chance can look the same. What perf_analyzer itself says it sent too late is another matter.
+    half of a thread's share or more is not answered, more than chance can have left out, and hardly any can have waited,
+    they were never sent. What perf_analyzer itself says it sent too late is another matter.
 
     Args:
         level: what was asked for.
@@ -36,11 +37,12 @@ def held_back(level: Level, row: Row, log: str) -> float | None:
     seconds = answered * level.batch_size / row.throughput
     due = _due(level.load, seconds) if isinstance(level.load, Intervals) else level.load.per_second * seconds
     missing = due - answered
-    waiting = seen[-1].latency_avg / 1e6 * due / seconds
-    # The last window's answers waited for five sixths of what is missing at its end, if that is a queue.
-    if missing < due / THREADS / 2 or missing < 2 * waiting:
+    random = isinstance(level.load, RequestRate) and level.load.distribution == "poisson"
+    if missing < max(due / THREADS / 2, DEVIATIONS * math.sqrt(due) if random else 0.0):
         return None
-    return answered / seconds
+    # If that is a queue, as many waited as answers of the last window say: five sixths of what is missing at its end.
+    waiting = seen[-1].latency_avg / 1e6 * due / seconds
+    return answered / seconds if missing > 2 * waiting else None
 
 
 def _due(trace: Intervals, seconds: float) -> int:

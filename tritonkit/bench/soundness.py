@@ -13,6 +13,8 @@ from tritonkit.bench.records import Record, Repeat, Status
 KEPT_RATE = 0.95
 # More requests than this sent too late, and the load is not the one that was asked for.
 LATE_PERCENT = 5.0
+# Random arrivals lie by so many standard deviations off their mean, and no more.
+DEVIATIONS = 3.0
 # A p99 of fewer requests is the slowest of them.
 FEW_REQUESTS = 100
 # Models that were together under load for less of the time were partly alone.
@@ -63,8 +65,8 @@ def _offered(record: Record) -> float | None:
 
 
 def _chance(record: Record, repeat: Repeat) -> float:
-    """How far a rate may lie below its mean by chance: that of Poisson arrivals, three standard deviations."""
-    return 3 / repeat.requests**0.5 if repeat.requests and record.load.distribution != "constant" else 0.0
+    """How far a rate may lie below its mean by chance: that of Poisson arrivals."""
+    return DEVIATIONS / repeat.requests**0.5 if repeat.requests and record.load.distribution != "constant" else 0.0
 
 
 def _late(record: Record) -> tuple[Status, str] | None:

@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tritonkit.bench.records import Repeat
+from tritonkit.bench.soundness import DEVIATIONS
 from tritonkit.provision.packing import Packing
 from tritonkit.provision.placement import Seat
 from tritonkit.provision.prediction import neighbours_of, predict
 
-# A rate counts as served from this part of it on, and from so many standard deviations of random arrivals below.
+# A rate counts as served from this part of it on, and from what random arrivals may lie below.
 SERVED = 0.97
-DEVIATIONS = 3.0
 # Where that is more than this part of the rate, there were too few requests to tell.
 TOLD = 0.1
 
