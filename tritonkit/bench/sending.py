@@ -21,8 +21,8 @@ def held_back(level: Level, row: Row, log: str) -> float | None:
     """The requests a second that were sent, where perf_analyzer kept a thread's share to itself; None where it did not.
 
     Of requests that come faster than a server serves them, more and more wait, and answers come later and later. Where
-    half of a thread's share or more is not answered, more than chance can have left out, and hardly any can have waited,
-    they were never sent. What perf_analyzer itself says it sent too late is another matter.
+    half of a thread's share or more is not answered, more than chance leaves out, and hardly any can have waited, they
+    were never sent. What perf_analyzer itself says it sent too late is another matter.
 
     Args:
         level: what was asked for.
