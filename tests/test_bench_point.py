@@ -116,9 +116,10 @@ def test_each_way_of_asking_gives_a_row(
         assert 0 < one.busy <= 1.2
         folder = tmp_path / result.level.label
         files = {file.name for file in folder.iterdir()}
-        # More only where perf_analyzer did not send all that it was to, and was run anew.
         assert {"report-1.csv", "perf_analyzer-1.log", "command.txt", *one.raw} <= files
         assert {Path(name).suffix for name in one.raw} == {".csv", ".log"}
+        # At a rate it may not send all that it is to, and is run anew.
+        assert len(files) == 3 or isinstance(result.level.load, RequestRate)
         assert "perf_analyzer -m add" in (folder / "command.txt").read_text()
     # Two requests in flight: a batch has one of them or both, as the machine lets them come.
     together = repeat_of(results[0])

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_bench_point import addresses, bench, measure, record_of, repeat_of, wish
+from test_bench_point import addresses, bench, record_of, repeat_of, wish
 
-from tritonkit.bench.levels import Concurrency, Intervals, Level, RequestRate
+from tritonkit.bench.levels import Concurrency, Intervals, Level, Load, RequestRate
+from tritonkit.bench.point import Result, measure
 from tritonkit.bench.preparation import prepare
 from tritonkit.bench.row import Row
 from tritonkit.bench.sending import held_back
@@ -29,38 +30,70 @@ if begun.stat().st_size < {times}:
     line[rate] = str(float(line[rate]) * 3 / 4)
 os.execv({binary!r}, ["perf_analyzer", *line])
 """
-RATE = 100.0
+RATE = 40.0
 
 
-@pytest.mark.parametrize("times", [1, 3])
-def test_a_thread_that_keeps_its_requests_to_itself(
-    measured_server: Deployment, perf_analyzer: PerfAnalyzer, tmp_path: Path, times: int
-) -> None:
-    begun, binary = tmp_path / "begun", tmp_path / "perf_analyzer"
+def losing(perf_analyzer: PerfAnalyzer, folder: Path, times: int) -> PerfAnalyzer:
+    """perf_analyzer that keeps a quarter of the requests to itself, so many times."""
+    begun, binary = folder / "begun", folder / "perf_analyzer"
     begun.touch()
     real = str(perf_analyzer.binary)
     binary.write_text(LOSING.format(python=sys.executable, begun=str(begun), times=times, binary=real))
     binary.chmod(0o755)
-    level = Level("add", RequestRate(RATE))
-    server = addresses(measured_server)
-    ready = bench(server, prepare(server, [level], wish(interval_ms=600)), perf_analyzer, tmp_path / "out")
-    result = measure(level, tmp_path / "out", replace(ready, analyzer=replace(perf_analyzer, binary=binary)))
-    folder = tmp_path / "out" / level.label
+    return replace(perf_analyzer, binary=binary)
+
+
+def measured(
+    deployment: Deployment, analyzer: PerfAnalyzer, folder: Path, *levels: Level
+) -> list[tuple[Result, list[str]]]:
+    """Levels at the same time; beside each the names of its attempts."""
+    server = addresses(deployment)
+    ready = bench(server, prepare(server, levels, wish(interval_ms=600)), analyzer, folder)
+    folders = [folder / level.label for level in levels]
+    for each in folders:
+        each.mkdir()
+    results = measure(levels, folders, 1, ready)
     # Every attempt is kept, and the figures are those of the last one.
-    lines = len((folder / "command.txt").read_text().splitlines())
+    names = [sorted(log.stem.removeprefix("perf_analyzer-") for log in each.glob("*.log")) for each in folders]
+    for result, attempts, place in zip(results, names, folders, strict=True):
+        assert len((place / "command.txt").read_text().splitlines()) == len(attempts)
+        assert set(repeat_of(result).raw) == {f"perf_analyzer-{attempts[-1]}.log", f"report-{attempts[-1]}.csv"}
+    return list(zip(results, names, strict=True))
+
+
+@pytest.mark.alone
+def test_a_thread_that_keeps_its_requests_to_itself(
+    measured_server: Deployment, perf_analyzer: PerfAnalyzer, tmp_path: Path
+) -> None:
+    lost = losing(perf_analyzer, tmp_path, 1)
+    ((result, names),) = measured(measured_server, lost, tmp_path / "out", Level("add", RequestRate(RATE)))
     # It may do so by itself, too.
-    assert lines == 3 or (lines, times) == (2, 1)
-    names = ["1", "1-anew-1", "1-anew-2"][:lines]
-    assert {file.name for file in folder.glob("*.log")} == {f"perf_analyzer-{name}.log" for name in names}
-    assert set(repeat_of(result).raw) == {f"perf_analyzer-{names[-1]}.log", f"report-{names[-1]}.csv"}
-    if times == 1:
-        assert repeat_of(result).throughput == pytest.approx(RATE, rel=0.2)
-        assert record_of(result).status == "ok"
-    else:
-        record = record_of(result)
-        assert record.status == "client-limited"
-        assert repeat_of(result).sent == pytest.approx(RATE * 3 / 4, rel=0.1)
-        assert any(note.endswith(" of 100 requests/s") for note in record.notes), record.notes
+    assert names in (["1", "1-anew-1"], ["1", "1-anew-1", "1-anew-2"])
+    assert repeat_of(result).throughput == pytest.approx(RATE, rel=0.15)
+
+
+@pytest.mark.alone
+def test_those_under_load_together_are_measured_anew_together(
+    measured_server: Deployment, perf_analyzer: PerfAnalyzer, tmp_path: Path
+) -> None:
+    lost = losing(perf_analyzer, tmp_path, 1)
+    levels = (Level("moody", RequestRate(RATE / 2)), Level("add", RequestRate(RATE)))
+    found = measured(measured_server, lost, tmp_path / "out", *levels)
+    assert {tuple(names) for _, names in found} <= {("1", "1-anew-1"), ("1", "1-anew-1", "1-anew-2")}
+    assert len({tuple(names) for _, names in found}) == 1
+
+
+@pytest.mark.alone
+def test_where_that_does_not_help_it_is_told(
+    measured_server: Deployment, perf_analyzer: PerfAnalyzer, tmp_path: Path
+) -> None:
+    lost = losing(perf_analyzer, tmp_path, 3)
+    ((result, names),) = measured(measured_server, lost, tmp_path / "out", Level("add", RequestRate(RATE)))
+    assert names == ["1", "1-anew-1", "1-anew-2"]
+    record = record_of(result)
+    assert record.status == "client-limited"
+    assert repeat_of(result).sent == pytest.approx(RATE * 3 / 4, rel=0.1)
+    assert any(note.endswith(f" of {RATE:g} requests/s") for note in record.notes), record.notes
 
 
 # As perf_analyzer 2.51.0 wrote it: one of its threads waited in vain, on a machine that had much to do.
@@ -73,34 +106,49 @@ Request Rate: 150 inference requests per seconds
     Request count: 162
     Throughput: 112.374 infer/sec
 """
-LAST = "Avg latency: 388 usec"
+PER_SECOND = 112.374
+# 1.44 s, in which 216 were due.
+SECONDS = 162 / PER_SECOND
 
 
-def seen(log: str, load: RequestRate | Concurrency | Intervals, throughput: float, batch: int = 1) -> float | None:
-    return held_back(Level("m", load, batch), Row(throughput, 1, 1, 1, 1), log)
+def seen(load: Load, served: int = 162, *, log: str = LOST, batch: int = 1) -> float | None:
+    return held_back(Level("m", load, batch), Row(PER_SECOND * batch, 1, 1, 1, 1), log, served)
 
 
-def test_requests_that_nobody_waited_for_were_not_sent() -> None:
-    assert seen(LOST, RequestRate(150), 112.374) == pytest.approx(112.374)
-    assert seen(LOST, RequestRate(150), 112.374 * 8, 8) == pytest.approx(112.374)
-    # All of them, or nearly.
-    assert seen(LOST, RequestRate(112), 112.374) is None
-    assert seen(LOST, RequestRate(125), 112.374) is None
-    # Of random arrivals 27 may be missing of 107, but not 47 of 187.
-    assert seen(LOST.replace(": 162", ": 140"), RequestRate(150, "poisson"), 112.374) is not None
-    assert seen(LOST.replace(": 162", ": 80"), RequestRate(150, "poisson"), 112.374) is None
-    # A closed loop sends as many as are answered.
-    assert seen(LOST, Concurrency(4), 112.374) is None
+def test_requests_that_the_server_never_saw_were_not_sent() -> None:
+    assert seen(RequestRate(150)) == pytest.approx(PER_SECOND)
+    assert seen(RequestRate(150), batch=8) == pytest.approx(PER_SECOND)
+    assert seen(RequestRate(150), 189) == pytest.approx(189 / SECONDS)
+    # Less than half of a thread's share is missing; nothing is, though most were answered later.
+    assert seen(RequestRate(150), 190) is None
+    assert seen(RequestRate(150), 216) is None
+    # A closed loop sends as many as are answered; who counts nothing says nothing.
+    assert seen(Concurrency(4)) is None
+    assert seen(RequestRate(150), 0) is None
+    assert seen(RequestRate(150), log="it said nothing") is None
     # Too late by its own account.
-    assert seen(LOST + "[WARNING] 5% of the requests were delayed.", RequestRate(150), 112.374) is None
-    assert seen(LOST + "[WARNING] 4% of the requests were delayed.", RequestRate(150), 112.374) is not None
-    assert seen("it said nothing", RequestRate(150), 112.374) is None
+    late = "[WARNING] {}% of the requests were delayed.\n  Avg send request rate: 112.374 infer/sec"
+    assert seen(RequestRate(150), log=LOST + late.format(5)) is None
+    assert seen(RequestRate(150), log=LOST + late.format(4)) is not None
 
 
-def test_requests_that_wait_were_sent() -> None:
-    # 54 are missing after 1.44 s: as a queue, the last of which were answered 0.3 s late.
-    assert seen(LOST.replace(LAST, "Avg latency: 300000 usec"), RequestRate(150), 112.374) is None
-    assert seen(LOST.replace(LAST, "Avg latency: 100000 usec"), RequestRate(150), 112.374) is not None
+def test_all_windows_count_and_not_the_last_ones_alone() -> None:
+    twice = LOST.replace(
+        "  Client:",
+        "".join(f"  Pass [{each}] throughput: 112.3 infer/sec. Avg latency: 388 usec\n" for each in (4, 5, 6))
+        + "  Client:",
+    )
+    assert seen(RequestRate(150), 2 * 162, log=twice) == pytest.approx(PER_SECOND)
+    assert seen(RequestRate(150), 2 * 190, log=twice) is None
+
+
+def test_few_requests_tell_nothing() -> None:
+    # 1.44 due at 1/s, 4.3 at 3/s: the ends of the windows make a difference of one.
+    assert seen(RequestRate(1), 1) is None
+    assert seen(RequestRate(3), 3) is None
+    # Of random arrivals 44 may be missing of 216 by chance.
+    assert seen(RequestRate(150, "poisson"), 173) is None
+    assert seen(RequestRate(150, "poisson"), 171) is not None
 
 
 def test_a_trace_is_held_to_its_own_times(tmp_path: Path) -> None:
@@ -111,8 +159,8 @@ def test_a_trace_is_held_to_its_own_times(tmp_path: Path) -> None:
         return Intervals("trace", len(waits) / sum(waits) * 1e6, sum(waits) / 1e6, "0" * 64, file)
 
     # 1.44 s of it: 162 requests at once after a second, and then none for another.
-    assert seen(LOST, trace(1_000_000, *[1] * 161, 1_000_000), 112.374) is None
+    assert seen(trace(1_000_000, *[1] * 161, 1_000_000)) is None
     # 216 within that time, whatever comes later; and the same in rounds of 0.36 s.
-    assert seen(LOST, trace(*[6_666] * 216, 3_000_000), 112.374) == pytest.approx(112.374)
-    assert seen(LOST, trace(*[6_666] * 54), 112.374) == pytest.approx(112.374)
-    assert seen(LOST, trace(*[8_888] * 41), 112.374) is None
+    assert seen(trace(*[6_666] * 216, 3_000_000)) == pytest.approx(PER_SECOND)
+    assert seen(trace(*[6_666] * 54)) == pytest.approx(PER_SECOND)
+    assert seen(trace(*[8_888] * 41)) is None

@@ -22,7 +22,7 @@ SHORTEST_INTERVAL_MS = 1000
 LONGEST_INTERVAL_MS = 20_000
 # Enough requests in a window for its average to mean something.
 REQUESTS_A_WINDOW = 50
-# From so many threads it sends at a rate. It is told, though it takes as many of its own accord: shares are reckoned.
+# From so many threads it sends at a rate: its default, given all the same, as a thread's share is reckoned with.
 THREADS = 4
 # More than any three windows can differ by: they are taken as they come.
 ANY_PERCENTAGE = 1_000_000.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
@@ -78,6 +79,30 @@ class _Run:
     started: str
     usage: Usage = field(default_factory=Usage)
 
+    @cached_property
+    def text(self) -> str:
+        """What it wrote."""
+        return self.log.read_text(errors="replace")
+
+    @cached_property
+    def figures(self) -> tuple[Row | None, str]:
+        """The row, or why there is none."""
+        late = "" if self.ended.itself else _LATE.format(self.measurement.deadline)
+        said = "\n".join(part for part in (late, words(self.text)) if part)
+        if late or not self.report.exists():
+            return None, said
+        try:
+            return parse(self.report.read_text()), ""
+        except BenchmarkFailed as error:
+            return None, f"{error}\n{said}"
+
+    @cached_property
+    def held_back(self) -> float | None:
+        """The requests a second that were sent, where perf_analyzer kept some to itself."""
+        row, _ = self.figures
+        served = self.server[0].requests + self.server[0].failures if self.server else 0
+        return None if row is None else held_back(self.level, row, self.text, served)
+
 
 def measure(levels: Sequence[Level], folders: Sequence[Path], number: int, bench: Bench) -> list[Result]:
     """Measure levels of different models at the same time, or one level alone. A level that fails is a result too.
@@ -103,7 +128,7 @@ def measure(levels: Sequence[Level], folders: Sequence[Path], number: int, bench
         asked.append(measurement.over(max(traces)) if traces else measurement)
     runs = _attempts(levels, folders, asked, str(number), bench)
     (first,) = runs[:1]
-    if not together and first.ended.itself and unsettled(_text(first)) and not first.report.exists():
+    if not together and first.ended.itself and unsettled(first.text) and not first.report.exists():
         again = [asked[0].as_it_comes()]
         before = first
         runs = _attempts(levels, folders, again, f"{number}-again", bench)
@@ -123,19 +148,13 @@ def warm_up(levels: Sequence[Level], folders: Sequence[Path], seconds: float, be
 def _attempts(
     levels: Sequence[Level], folders: Sequence[Path], asked: Sequence[Measurement], name: str, bench: Bench
 ) -> list[_Run]:
-    """The first attempt in which every perf_analyzer sent what it was to; the last one, where none did."""
+    """The first attempt in which every perf_analyzer sent what it was to, or one failed; else the last one."""
     runs = _attempt(levels, folders, asked, name, bench)
     for anew in range(1, _ATTEMPTS):
-        if not any(_held_back(one) for one in runs):
+        if not all(one.figures[0] for one in runs) or not any(one.held_back for one in runs):
             break
         runs = _attempt(levels, folders, asked, f"{name}-anew-{anew}", bench)
     return runs
-
-
-def _held_back(one: _Run) -> float | None:
-    log = _text(one)
-    row, _ = _figures(one, log)
-    return None if row is None else held_back(one.level, row, log)
 
 
 def _attempt(
@@ -186,8 +205,8 @@ def _attempt(
 
 
 def _result(one: _Run, bench: Bench, overlap: float, earlier: tuple[_Run, ...] = ()) -> Result:
-    log = _text(one)
-    row, error = _figures(one, log)
+    log = one.text
+    row, error = one.figures
     if row is None:
         return Result(one.level, None, error)
     if any(count > 1 for count in one.replicas.values()):
@@ -219,7 +238,7 @@ def _result(one: _Run, bench: Bench, overlap: float, earlier: tuple[_Run, ...] =
             argv=tuple(each.argv for each in (*earlier, one)),
             raw=tuple(file.name for each in (*earlier, one) for file in (each.report, each.log) if file.exists()),
             members={each.model: round(each.average_batch, 3) for each in members if each.average_batch},
-            sent=None if closed else sent(log) or held_back(one.level, row, log),
+            sent=None if closed else sent(log) or one.held_back,
             rising=not closed and not isinstance(one.level.load, Intervals) and _rising(seen[-WINDOWS:]),
             busy=busy,
             busiest=busiest,
@@ -270,22 +289,6 @@ def _overlap(ends: Sequence[Ended]) -> float:
     """The share of the longest run in which all were running."""
     longest = max(end.seconds for end in ends)
     return min(end.seconds for end in ends) / longest if longest else 0.0
-
-
-def _text(one: _Run) -> str:
-    return one.log.read_text(errors="replace")
-
-
-def _figures(one: _Run, log: str) -> tuple[Row | None, str]:
-    """The row, or why there is none."""
-    late = "" if one.ended.itself else _LATE.format(one.measurement.deadline)
-    said = "\n".join(part for part in (late, words(log)) if part)
-    if late or not one.report.exists():
-        return None, said
-    try:
-        return parse(one.report.read_text()), ""
-    except BenchmarkFailed as error:
-        return None, f"{error}\n{said}"
 
 
 def _regions(subject: Subject) -> tuple[str, ...]:

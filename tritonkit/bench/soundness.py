@@ -13,7 +13,7 @@ from tritonkit.bench.records import Record, Repeat, Status
 KEPT_RATE = 0.95
 # More requests than this sent too late, and the load is not the one that was asked for.
 LATE_PERCENT = 5.0
-# Random arrivals lie by so many standard deviations off their mean, and no more.
+# Random arrivals hardly lie by more standard deviations off their mean.
 DEVIATIONS = 3.0
 # A p99 of fewer requests is the slowest of them.
 FEW_REQUESTS = 100
