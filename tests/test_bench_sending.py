@@ -83,6 +83,22 @@ def test_those_under_load_together_are_measured_anew_together(
     assert len({tuple(names) for _, names in found}) == 1
 
 
+def test_what_failed_is_not_measured_anew(
+    measured_server: Deployment, perf_analyzer: PerfAnalyzer, tmp_path: Path
+) -> None:
+    lost = losing(perf_analyzer, tmp_path, 2)
+    # Of the first every tenth request is refused.
+    levels = [Level("moody", RequestRate(RATE)), Level("add", RequestRate(RATE))]
+    server = addresses(measured_server)
+    subjects = prepare(server, levels[:1], wish(given={"X": "[-1]"})) | prepare(server, levels[1:], wish())
+    folders = [tmp_path / level.label for level in levels]
+    for each in folders:
+        each.mkdir()
+    failed, other = measure(levels, folders, 1, bench(server, subjects, lost, tmp_path))
+    assert failed.error.startswith("the 10th request is refused\n")
+    assert repeat_of(other).raw == ("report-1.csv", "perf_analyzer-1.log")
+
+
 @pytest.mark.alone
 def test_where_that_does_not_help_it_is_told(
     measured_server: Deployment, perf_analyzer: PerfAnalyzer, tmp_path: Path
@@ -122,9 +138,11 @@ def test_requests_that_the_server_never_saw_were_not_sent() -> None:
     # Less than half of a thread's share is missing; nothing is, though most were answered later.
     assert seen(RequestRate(150), 190) is None
     assert seen(RequestRate(150), 216) is None
-    # A closed loop sends as many as are answered; who counts nothing says nothing.
+    # A closed loop sends as many as are answered.
     assert seen(Concurrency(4)) is None
+    # Who counts nothing, or less than was answered, cannot tell: one server of several behind a balancer.
     assert seen(RequestRate(150), 0) is None
+    assert seen(RequestRate(150), 161) is None
     assert seen(RequestRate(150), log="it said nothing") is None
     # Too late by its own account.
     late = "[WARNING] {}% of the requests were delayed.\n  Avg send request rate: 112.374 infer/sec"
