@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -249,6 +251,32 @@ def test_the_socket_is_for_its_user_alone(answering: Path, monkeypatch: pytest.M
     with pytest.raises(TritonkitError, match="another user"):
         list(ask(answering, {}))
     assert raw(answering, b"{}\n") in {"", CUT}
+
+
+OUT_OF_FILES = """
+import os, resource, socket, sys, time
+from pathlib import Path
+from tritonkit.serve.control import ControlServer
+server = ControlServer(Path("s"), lambda request: iter([{"said": request}]))
+with socket.socket(socket.AF_UNIX) as silent, socket.socket(socket.AF_UNIX) as connection:
+    connection.settimeout(20)
+    os.close(lowest := os.open(os.devnull, os.O_RDONLY))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
+    # The kernel has set a file aside for the first who comes, and has none for the second.
+    silent.connect("s")
+    connection.connect("s")
+    connection.sendall(b'{"a": 1}' + bytes([10]))
+    time.sleep(0.5)
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    print(connection.makefile().readline())
+"""
+
+
+def test_who_asks_while_there_are_too_many_open_files_is_answered_later(tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", OUT_OF_FILES]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stdout.strip(), done.stderr) == ('{"said": {"a": 1}}', "")
 
 
 def test_what_failed_keeps_its_exit_code(tmp_path: Path) -> None:

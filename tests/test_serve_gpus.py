@@ -6,12 +6,13 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from gpu_machine import UUIDS, pretend
 
 from tritonkit.errors import SpecError, ToolMissing, TritonkitError
-from tritonkit.serve import gpus, procfs
+from tritonkit.serve import Deployment, gpus, procfs
 from tritonkit.serve.gpus import Gpu
 
 
@@ -109,12 +110,33 @@ def test_a_driver_that_does_not_answer_is_no_machine_without_one(
         assert "--gpus none" in str(caught.value.hint)
 
 
-@pytest.mark.skipif(Path("/proc/driver/nvidia/version").exists(), reason="a driver runs here")
+@pytest.mark.skipif(gpus.has_driver(), reason="a driver runs here")
 def test_the_real_nvml_without_a_driver() -> None:
     assert importlib.util.find_spec("pynvml") is not None
     with pytest.raises(ToolMissing, match=r"no NVIDIA driver answers \(NVML: \w+"):
         gpus.inventory()
     assert gpus.present() == ()
+
+
+@pytest.mark.parametrize(("made", "found"), [((), False), (("version",), True), (("nvidiactl",), True)])
+def test_a_driver_is_known_by_its_files(
+    made: tuple[str, ...], found: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpus, "_DRIVER", (tmp_path / "version", tmp_path / "nvidiactl"))
+    for name in made:
+        (tmp_path / name).touch()
+    assert gpus.has_driver() is found
+
+
+@pytest.mark.skipif(gpus.has_driver(), reason="a driver runs here")
+def test_a_server_without_a_driver_does_not_look_for_one(echo_server: Deployment) -> None:
+    (server,) = echo_server.servers
+    said = server.log.read_text()
+    assert "Started Metrics Service" in said
+    assert "NVML" not in said
+    assert "DCGM" not in said
+    with urlopen(f"http://{echo_server.metrics}/metrics", timeout=10) as answer:
+        assert b"nv_cpu_utilization" in answer.read(), "metrics of the CPU are still there"
 
 
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

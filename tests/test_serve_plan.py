@@ -12,7 +12,7 @@ from serving import FREE_PORTS, echo_repository, python_model, tritonkit
 
 from tritonkit import serve
 from tritonkit.errors import LaunchFailed, TritonkitError, UsageError
-from tritonkit.serve import ports
+from tritonkit.serve import gpus, ports
 from tritonkit.tools.tritonserver import TritonServer
 
 BUNDLED = TritonServer(Path("/s/tritonserver"), "1", Path("/s/backends"), Path("/s/caches"), stub=Path("/s/stub"))
@@ -88,6 +88,15 @@ def test_the_users_own_allocator_settings_win() -> None:
     (process,) = serve.plan(REQUEST, replace(HOST, environment=own)).processes
     assert process.env["MALLOC_TOP_PAD_"] == "1"
     assert process.env["MALLOC_TRIM_THRESHOLD_"] == "268435456"
+
+
+def test_where_there_is_no_driver_none_is_looked_for() -> None:
+    host = replace(HOST, driver=False)
+    (process,) = serve.plan(REQUEST, host).processes
+    assert process.argv[-1] == "--allow-gpu-metrics=false"
+    own = ("--allow-gpu-metrics=true",)
+    (process,) = serve.plan(replace(REQUEST, server_args=own), host).processes
+    assert process.argv[-2:] == ("--metrics-port=8002", *own)
 
 
 def test_a_native_server_keeps_its_environment() -> None:
@@ -241,5 +250,5 @@ def test_survey_sees_the_models(tmp_path: Path) -> None:
     (repository / "tritonkit.json").write_text("{}")
     (repository / ".git").mkdir()
     host = serve.survey(serve.Request(repository=repository, project=tmp_path, ports=FREE_PORTS))
-    assert host.models == ("echo", "other")
+    assert (host.models, host.driver) == (("echo", "other"), gpus.has_driver())
     assert host.backend_directory.is_dir()

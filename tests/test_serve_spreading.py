@@ -165,8 +165,11 @@ def test_on_the_cpu() -> None:
     assert [process.name for process in spread.processes] == ["s-r0", "s-r1", "gateway"]
     assert spread.processes[0].env["CUDA_VISIBLE_DEVICES"] == ""
     assert not any("pool" in flag for flag in spread.processes[0].argv)
+    assert spread.processes[0].argv[-1] == "--allow-gpu-metrics=false", "it has no GPU to tell of"
     guarded = replace(REQUEST, max_request_bytes=2**20)
-    assert [one.name for one in serve.plan(guarded, host(1, machine=bare)).processes] == ["server", "gateway"]
+    server, gateway = serve.plan(guarded, host(1, machine=bare)).processes
+    assert (server.name, gateway.name) == ("server", "gateway")
+    assert "--allow-gpu-metrics=false" not in server.argv, "it sees whatever GPUs there are"
 
 
 def test_the_probe_reaches_every_server() -> None:

@@ -22,6 +22,7 @@ from tritonkit.errors import LaunchFailed, TritonkitError, UsageError
 Answer = Mapping[str, Any]
 _LONGEST_REQUEST = 64 * 1024
 _REQUEST_TIMEOUT = 5.0
+_PAUSE = 0.2
 _BY_EXIT_CODE = {kind.exit_code: kind for kind in (TritonkitError, LaunchFailed, UsageError)}
 
 
@@ -36,6 +37,7 @@ class ControlServer:
             answer: gives the answers to a request, without the last; what it raises becomes the last one.
         """
         self._answer = answer
+        self._closed = threading.Event()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         path.unlink(missing_ok=True)
         self._listener.bind(str(path))
@@ -45,18 +47,20 @@ class ControlServer:
 
     def close(self) -> None:
         """Listen no more."""
+        self._closed.set()
         # A thread that waits in accept() is not woken by close() alone.
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
     def _accept(self) -> None:
-        while True:
+        while not self._closed.is_set():
             try:
                 connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            except (OSError, RuntimeError):
+                # Closed; or the system has no file, or no thread, to give for the moment.
+                self._closed.wait(_PAUSE)
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, suppress(OSError):

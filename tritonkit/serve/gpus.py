@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tritonkit.errors import Fault, SpecError, ToolMissing, TritonkitError
@@ -21,6 +22,8 @@ VOLTA = (7, 0)
 _MPS_CLIENTS = 48
 _MPS_CLIENTS_LATER = 60
 _LATER = 13010
+# What a loaded driver shows: its kernel module, the device that every client of it opens, and that of WSL.
+_DRIVER = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"), Path("/dev/dxg"))
 ALL = "all"
 NONE = "none"
 
@@ -122,6 +125,11 @@ def nvml() -> Iterator[Any]:
         raise TritonkitError(f"the NVIDIA driver refused to answer (NVML: {error})") from error
     finally:
         module.nvmlShutdown()
+
+
+def has_driver() -> bool:
+    """Whether an NVIDIA driver is loaded here, by its files: nothing is imported and nothing is asked."""
+    return any(file.exists() for file in _DRIVER)
 
 
 def inventory() -> tuple[Gpu, ...]:

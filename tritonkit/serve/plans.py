@@ -14,7 +14,7 @@ from tritonkit.serve.gpus import NONE
 from tritonkit.serve.ports import Held, join
 from tritonkit.serve.processes import Plan, Policy, ProcessSpec, ServerCheck, environment, shown
 from tritonkit.serve.seats import Machine, Mps, Seat
-from tritonkit.serve.server_args import check_server_args, controllable, is_explicit, stub_settings
+from tritonkit.serve.server_args import check_server_args, controllable, is_explicit, stub_settings, unless_given
 from tritonkit.serve.warden import mark, shared_memory_prefix
 from tritonkit.tools.tritonserver import TritonServer
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 SERVICES = ("http", "grpc", "metrics")
 SERVER_NAME = "server"
 LOOPBACK = "127.0.0.1"
+# Metrics of GPUs come from DCGM. Where it finds no driver it logs that as two errors, in /var/log too where it may; and
+# in one of some ten thousand starts tritonserver stood still there, and was not ready after half a minute.
+_NO_GPU_METRICS = "--allow-gpu-metrics=false"
 # tritonserver starts the Python stub through a shell, with these paths unquoted in the command.
 _SHELL_SAFE = re.compile(r"[^\s|&;<>()$`\\\"'*?\[\]#~!{}]+")
 
@@ -125,6 +128,7 @@ class Host:
         haproxy: the gateway's program; None where there is only one server.
         runtime: the short folder for sockets.
         held: the ports that are kept for it.
+        driver: whether its processes may find an NVIDIA driver.
     """
 
     server: TritonServer
@@ -142,6 +146,7 @@ class Host:
     haproxy: Path | None = None
     runtime: Path = Path()
     held: tuple[Held, ...] = ()
+    driver: bool = True
 
 
 def seats(request: Request, machine: Machine, beside: str = "") -> tuple[Seat, ...]:
@@ -221,6 +226,7 @@ def server_process(
     address: str,
     repository: Path | None = None,
     flags: Sequence[str] = (),
+    gpu_metrics: bool = True,
 ) -> ProcessSpec:
     """One tritonserver, on this machine as it is.
 
@@ -233,6 +239,7 @@ def server_process(
         address: the IPv4 address to listen on.
         repository: its model repository, where that is not the request's.
         flags: more flags, before those of the user.
+        gpu_metrics: whether it tells the state of the GPUs that it sees, where there may be any.
     """
     keeping = request.project / ".tritonkit"
     marked = mark(host.deployment, name)
@@ -254,6 +261,7 @@ def server_process(
         *((f"--log-verbose={request.log_verbose}",) if request.log_verbose else ()),
         *(controllable(request.server_args) if request.allow_model_control else ()),
         *flags,
+        *(() if host.driver and gpu_metrics else unless_given((_NO_GPU_METRICS,), request.server_args)),
         *request.server_args,
     )
     return ProcessSpec(

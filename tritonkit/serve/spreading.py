@@ -80,6 +80,8 @@ def _server(request: Request, host: Host, seat: Seat, ports: Mapping[str, int], 
         address=address,
         repository=view,
         flags=unless_given(_pools(seat), request.server_args),
+        # Several would report the same figures of the one GPU, each through a DCGM of its own.
+        gpu_metrics=seat.first if seat.gpu is not None else not request.is_placed,
     )
     process = replace(process, folders=(_view(view, models, seat.gpu),))
     if seat.gpu is None:
@@ -125,9 +127,7 @@ def _pools(seat: Seat) -> list[str]:
         return []
     pinned = max(_PINNED_FLOOR, _PINNED_POOL // seat.neighbours)
     cuda = max(_CUDA_FLOOR, _CUDA_POOL // seat.neighbours)
-    flags = [f"--pinned-memory-pool-byte-size={pinned}", f"--cuda-memory-pool-byte-size=0:{cuda}"]
-    # Every server would report the same figures of the one GPU, each through a DCGM of its own.
-    return flags if seat.first else [*flags, "--allow-gpu-metrics=false"]
+    return [f"--pinned-memory-pool-byte-size={pinned}", f"--cuda-memory-pool-byte-size=0:{cuda}"]
 
 
 def _view(path: Path, models: Iterable[StoredModel], gpu: Gpu | None) -> Folder:

@@ -10,6 +10,7 @@ from pathlib import Path
 from tritonkit.errors import UsageError
 from tritonkit.serve import ports
 from tritonkit.serve.backend_directory import assemble
+from tritonkit.serve.gpus import has_driver
 from tritonkit.serve.plans import LOOPBACK, SERVICES, Host, Request, seats
 from tritonkit.serve.preflight import preflight
 from tritonkit.serve.seats import Machine
@@ -40,6 +41,7 @@ def survey(request: Request) -> Host:
         library_path=tritonserver.library_path() if server.bundled else "",
         environment=dict(os.environ),
         deployment=os.urandom(4).hex(),
+        driver=has_driver(),
     )
     if not request.is_spread:
         chosen = ports.choose(address, request.ports)
