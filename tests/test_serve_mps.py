@@ -132,7 +132,7 @@ def test_no_daemon(pipe: Path) -> None:
     assert not mps.answers(PROGRAM, pipe)
     assert not mps.answers(pipe / "no-such-program", pipe)
     spec = server(pipe, "m.", 30)
-    assert "cannot be verified: " in str(mps.attachment(spec, os.getpid()))
+    assert "cannot be verified: " in str(mps.attachment(spec, os.getpid(), patience=0))
 
 
 def test_attachment(daemon: Daemon, pipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,6 +165,28 @@ def test_attachment(daemon: Daemon, pipe: Path, monkeypatch: pytest.MonkeyPatch)
         finally:
             process.kill()
             stub.kill()
+
+
+def test_a_daemon_that_refuses_a_question_is_asked_again(daemon: Daemon, pipe: Path, tmp_path: Path) -> None:
+    """As NVIDIA's own does now and then while another one asks."""
+    busy = tmp_path / "busy" / mps.PROGRAM
+    busy.parent.mkdir()
+    refusal = "Cannot send command to MPS control daemon process"
+    busy.write_text(
+        f'#!/bin/sh\nif mkdir "$0-asked" 2>/dev/null; then echo {refusal}; exit 1; fi\nexec {PROGRAM} "$@"\n'
+    )
+    busy.chmod(0o755)
+    mark = f"{os.getpid():08x}.s."
+    thirty = {mps.PERCENTAGE_VARIABLE: "30", "PATH": f"{busy.parent}:{os.environ['PATH']}"}
+    with client(pipe, mark) as process:
+        try:
+            wait_for(daemon.client_pids)
+            refused = mps.attachment(server(pipe, mark, 30, env=thirty), process.pid, patience=0)
+            assert refused == f"cannot be verified: {busy} ended with exit code 1:\n{refusal}"
+            busy.with_name(f"{busy.name}-asked").rmdir()
+            assert mps.attachment(server(pipe, mark, 30, env=thirty), process.pid) is None
+        finally:
+            process.kill()
 
 
 def test_the_witness_without_a_driver() -> None:

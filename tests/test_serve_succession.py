@@ -392,7 +392,7 @@ def test_a_stop_does_not_wait_for_clients_that_are_silent(project: Path) -> None
         began = time.monotonic()
         supervisor.stop()
         supervisor.wait(lambda state: state.process("gateway").phase is Phase.STOPPED)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 40, "the client is silent for a minute and more"
         silent.close()
 
 

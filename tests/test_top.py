@@ -181,7 +181,7 @@ def test_a_server_that_hangs_or_is_gone_is_a_row_that_says_so(
         ask(one.http, "echo", times=5)
         began = time.monotonic()
         sample = sampler.sample()
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10, "not as long as requests may take"
     assert [bool(server.fault) for server in sample.servers] == [False, True, True]
     assert "no answer in time" in sample.servers[1].fault
     assert "refused" in sample.servers[2].fault

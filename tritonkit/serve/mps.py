@@ -153,7 +153,7 @@ def attachment(spec: ProcessSpec, pid: int, *, patience: float = PATIENCE) -> st
     Args:
         spec: the server.
         pid: of its process.
-        patience: seconds in which its processes may appear in the lists.
+        patience: seconds in which the daemon may come to answer, and its processes may appear in the lists.
     """
     share = spec.check.share if isinstance(spec.check, ServerCheck) else None
     if share is None or share.pipe_directory is None:
@@ -166,14 +166,15 @@ def attachment(spec: ProcessSpec, pid: int, *, patience: float = PATIENCE) -> st
     while True:
         try:
             stray = _stray(spec, pid, share, daemon)
+            if not stray:
+                return _limits(spec, share)
+            fault = f"runs without MPS and without limits: the daemon in {share.pipe_directory} has no client {stray}"
         except TritonkitError as error:
-            return f"cannot be verified: {error.args[0]}"
-        if not stray:
-            break
+            # Not for good: a daemon that is asked by others at the same moment may refuse a question.
+            fault = f"cannot be verified: {error.args[0]}"
         if time.monotonic() >= end:
-            return f"runs without MPS and without limits: the daemon in {share.pipe_directory} has no client {stray}"
+            return fault
         time.sleep(0.1)
-    return _limits(spec, share)
 
 
 def _stray(spec: ProcessSpec, pid: int, share: Share, daemon: Daemon) -> str:
