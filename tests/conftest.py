@@ -28,8 +28,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 for name in ("COLUMNS", "LINES"):
     os.environ.pop(name, None)
 
-# Beside other tests a single example may take long, and the next one may not.
-settings.register_profile("shared machine", deadline=None)
+# Beside other tests a single example may take long, and the next one may not. The examples are the same every time, so
+# that a failure comes of what was changed; --hypothesis-profile=explore looks for others.
+settings.register_profile("explore", deadline=None)
+settings.register_profile("shared machine", settings.get_profile("explore"), derandomize=True)
 settings.load_profile("shared machine")
 
 

@@ -31,6 +31,13 @@ class TritonPythonModel:
             for r in requests
         ]
 """
+# It is not ready for a minute.
+HANGS = """
+import time
+class TritonPythonModel:
+    def initialize(self, args):
+        time.sleep(60)
+"""
 ECHO_CONFIG = """
 backend: "python"
 max_batch_size: 8
@@ -108,7 +115,7 @@ def foreground(project: Path, *arguments: str, ready: bool = True) -> Iterator[s
                 warden.clean(warden.mark(left.id))
 
 
-def wait_for(what: Callable[[], T | None], *, seconds: float = 30.0) -> T:
+def wait_for(what: Callable[[], T | None], *, seconds: float = 60.0) -> T:
     """The first true value of ``what``, asked every 20 ms; a failure when there is none in time."""
     end = time.monotonic() + seconds
     while not (value := what()):

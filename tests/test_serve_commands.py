@@ -16,6 +16,7 @@ import pytest
 from serving import (
     ANY_PORTS,
     ECHO,
+    HANGS,
     PROGRAM,
     deployment_of,
     echo_repository,
@@ -250,8 +251,7 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_while_starting(tmp_path: Path) -> None:
-    hangs = "class TritonPythonModel:\n    def initialize(self, args):\n        import time\n        time.sleep(60)\n"
-    python_model(tmp_path / "models", "hangs", hangs)
+    python_model(tmp_path / "models", "hangs", HANGS)
 
     def started() -> Deployment | None:
         return running(tmp_path) if (tmp_path / ".tritonkit/state.json").exists() else None

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 from serving import (
+    HANGS,
     deployment_of,
     echo_repository,
     foreground,
     left_of,
     plan,
+    python_model,
     stubs,
     tritonkit,
     up,
@@ -146,7 +148,7 @@ def test_no_thread_for_the_supervisor(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_kill_9_of_the_command_that_waits_for_a_detached_start(tmp_path: Path) -> None:
-    echo_repository(tmp_path / "models")
+    python_model(tmp_path / "models", "hangs", HANGS)
     with foreground(tmp_path, "models", "--detach", ready=False) as process:
         deployment = wait_for(lambda: running(tmp_path) if (tmp_path / ".tritonkit/state.json").exists() else None)
         process.kill()

@@ -12,6 +12,7 @@ from serving import (
     ECHO,
     ECHO_CONFIG,
     FREE_PORTS,
+    HANGS,
     QUICK,
     echo_repository,
     foreground,
@@ -103,8 +104,7 @@ def test_a_stub_lost_while_starting_does_not_hang_the_start(tmp_path: Path, monk
 
 
 def test_a_start_that_takes_too_long(tmp_path: Path) -> None:
-    hangs = "class TritonPythonModel:\n    def initialize(self, args):\n        import time\n        time.sleep(60)\n"
-    python_model(tmp_path / "models", "hangs", hangs)
+    python_model(tmp_path / "models", "hangs", HANGS)
     began = time.monotonic()
     answer = tritonkit(tmp_path, "up", "models", *ANY_PORTS, "--start-timeout", "0.7")
     assert answer.returncode == 5

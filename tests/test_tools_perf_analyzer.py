@@ -22,6 +22,7 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache with nothing in it, and no perf_analyzer on PATH; the folder that one would be kept in."""
     monkeypatch.setenv("TRITONKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setenv("PIP_RETRIES", "10")
     return tmp_path / "cache" / "perf_analyzer"
 
 

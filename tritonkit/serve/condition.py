@@ -9,7 +9,7 @@ from tritonkit.serve.procfs import descendants, is_stopped
 from tritonkit.serve.record import fingerprint
 from tritonkit.serve.state import Deployment, ServerState
 
-ANSWER_TIMEOUT = 2.0
+ANSWER_TIMEOUT = 5.0
 
 
 def faults(deployment: Deployment) -> dict[str, str]:

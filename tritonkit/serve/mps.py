@@ -30,7 +30,8 @@ ANSWER_TIMEOUT = 5.0
 WITNESS_TIMEOUT = 60.0
 # MPS rounds a percentage down to a number of SMs that the hardware can give: whole clusters.
 SM_TOLERANCE = 8
-PATIENCE = 5.0
+# More than two questions that are not answered.
+PATIENCE = 12.0
 RELEASE_PATIENCE = 2.0
 WITNESS = (sys.executable, "-I", "-S", witness.__file__)
 _REFUSED = re.compile(r"(?i)^(?:unknown command|cannot find mps|.*not found\b|.*failed\b|invalid\b)", re.MULTILINE)

@@ -9,21 +9,21 @@ from tritonkit.serve.haproxy import HaproxySocket
 from tritonkit.serve.phases import Phase, State
 from tritonkit.serve.processes import GatewayCheck, ProcessSpec
 
-_TIMEOUT = 1.0
+_TIMEOUT = 5.0
 
 
-def gateway(state: State, specs: Mapping[str, ProcessSpec], *, timeout: float = 5.0) -> HaproxySocket | None:
+def gateway(state: State, specs: Mapping[str, ProcessSpec]) -> HaproxySocket | None:
     """The socket of the gateway; None where there is none that is ready."""
     for process in state.processes:
         check = specs[process.name].check
         if isinstance(check, GatewayCheck) and process.phase is Phase.READY:
-            return HaproxySocket(check.control, timeout=timeout)
+            return HaproxySocket(check.control, timeout=_TIMEOUT)
     return None
 
 
 def route(name: str, state: State, specs: Mapping[str, ProcessSpec]) -> None:
-    """Have the gateway treat a server as the supervisor's rules do; what it answers is not waited for long."""
-    found = gateway(state, specs, timeout=_TIMEOUT) if specs[name].kind == "server" else None
+    """Have the gateway treat a server as the supervisor's rules do."""
+    found = gateway(state, specs) if specs[name].kind == "server" else None
     process = state.found(name)
     if found is None or process is None or process.aside:
         return
