@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any
@@ -690,29 +691,33 @@ def test_a_model_is_unloaded_while_clients_ask_it(tmp_path: Path) -> None:
     linear(folder, "m", LINEAR.replace("count: 1", "count: 2"))
     done, x, refusals = threading.Event(), numbers(4, 3), set[str]()
 
-    def ask_until_done() -> int:
-        answered = 0
+    answered = [0] * 4
+
+    def ask_until_done(number: int) -> None:
         with triton.InferenceServerClient(deployment.grpc) as own:
             while not done.is_set():
                 try:
                     np.testing.assert_array_equal(ask(own, "m", {"x": x})["z"], x + x)
-                    answered += 1
+                    answered[number] += 1
                 except InferenceServerException as error:
                     refusals.add(str(error.message()))
-        return answered
+
+    def everybody_was_answered(before: tuple[int, ...]) -> bool:
+        return all(now > earlier + 2 for now, earlier in zip(answered, before, strict=True))
 
     with up(tmp_path, folder, server_args=("--model-control-mode=explicit",)) as deployment, ThreadPoolExecutor(4) as p:
         try:
             with load(deployment, "m") as client:
-                asking = [p.submit(ask_until_done) for _ in range(4)]
+                asking = [p.submit(ask_until_done, number) for number in range(4)]
                 for _ in range(5):
-                    time.sleep(0.2)
+                    wait_for(partial(everybody_was_answered, tuple(answered)))
                     client.unload_model("m")
                     wait_for(lambda: not client.is_model_ready("m"))
                     client.load_model("m")
         finally:
             done.set()
-        assert all(each.result() > 10 for each in asking)
+        for each in asking:
+            each.result()
         assert not stubs(deployment)
     known = re.compile("unknown model|no available versions|not ready|unloading")
     assert [words for words in refusals if not known.search(words)] == []

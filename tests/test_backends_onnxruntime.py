@@ -219,7 +219,7 @@ def test_strings_go_in_and_out(client: triton.InferenceServerClient) -> None:
 def test_without_batching_a_model_gets_its_tensors_as_they_are(client: triton.InferenceServerClient) -> None:
     for rows in (1, 5):
         x = numbers(rows)
-        np.testing.assert_allclose(ask(client, "whole", {"x": x})["y"], [[x.sum()]], rtol=1e-5)
+        np.testing.assert_allclose(ask(client, "whole", {"x": x})["y"], [[x.sum()]], rtol=1e-5, atol=1e-5)
 
 
 def test_a_reshape_is_done_before_and_after_the_model(client: triton.InferenceServerClient) -> None:

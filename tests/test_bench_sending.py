@@ -48,7 +48,7 @@ def measured(
 ) -> list[tuple[Result, list[str]]]:
     """Levels at the same time; beside each the names of its attempts."""
     server = addresses(deployment)
-    ready = bench(server, prepare(server, levels, wish(interval_ms=600)), analyzer, folder)
+    ready = bench(server, prepare(server, levels, wish(interval_ms=1200)), analyzer, folder)
     folders = [folder / level.label for level in levels]
     for each in folders:
         each.mkdir()

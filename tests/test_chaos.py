@@ -29,7 +29,7 @@ from tritonkit.serve.warden import mark, members
 
 CLIENTS = 6
 # Seconds that may pass until this test learns of an end.
-MARGIN = 0.1
+MARGIN = 0.5
 # Seconds in which a process that was stopped is noticed: until then it is sent requests, and answers none.
 NOTICED = 1.0
 IDENTITY_CONFIG = """

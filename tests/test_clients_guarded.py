@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from gateways import certificate, gateway
 from measured import repository
-from serving import deployment_of, tritonkit, up
+from serving import deployment_of, tritonkit, up, wait_for
 from system_packages import program
 
 from tritonkit.bench.command import Measurement, argv, bearing, certified, shell_line
@@ -134,14 +134,16 @@ def test_status_and_top(guarded: Guarded, tmp_path: Path) -> None:
     assert status.returncode == 0, status.stdout
     assert f"https://{guarded.deployment.http}" in status.stdout
     assert f"https://{guarded.deployment.metrics}/metrics" in status.stdout
-    own = tritonkit(guarded.project, "top", "--json", "--interval", "0.1", env=WITHOUT)
-    assert own.returncode == 0, own.stderr
-    servers = {server["name"]: server["fault"] for server in json.loads(own.stdout)["servers"]}
-    assert servers == {"numbers-r0": "", "numbers-r1": "", "gateway": ""}
     named = (*guarded.url[::2], "--token-file", str(guarded.tokens))
-    other = tritonkit(tmp_path, "top", "--json", "--interval", "0.1", *named, env=WITHOUT)
-    assert other.returncode == 0, other.stderr
-    assert [server["fault"] for server in json.loads(other.stdout)["servers"]] == [""]
+
+    def faults(folder: Path, *arguments: str) -> list[str]:
+        done = tritonkit(folder, "top", "--json", "--interval", "0.1", *arguments, env=WITHOUT)
+        assert done.returncode == 0, done.stderr
+        return [server["fault"] for server in json.loads(done.stdout)["servers"]]
+
+    # A server that is slow to answer once has a fault, too.
+    wait_for(lambda: faults(guarded.project) == ["", "", ""])
+    wait_for(lambda: faults(tmp_path, *named) == [""])
     idle = tritonkit(guarded.project, "top", "--json", "--token-file", str(guarded.tokens))
     assert idle.returncode == 2
 
@@ -172,8 +174,9 @@ def test_bench_measures_every_server_and_writes_no_token(guarded: Guarded, perf_
         requests = sum(int(size) * count for size, count in repeat["batches"].items())
         assert (requests == 0) if each == 2 else (requests >= repeat["requests"] > 0)
         counted += requests
-        assert each * 1000 < parts["queue"] < repeat["latency_p99"]
-        assert 0 < sum(parts[part] for part in ("network", "queue", "compute_infer")) < repeat["latency_p99"]
+        # Those of the server are of the whole run, the latencies of the windows.
+        assert each * 1000 < parts["queue"] < 3 * repeat["latency_p99"]
+        assert 0 < sum(parts[part] for part in ("network", "queue", "compute_infer")) < 3 * repeat["latency_p99"]
     # The trial requests are the only others that anybody sent meanwhile.
     (twice, add) = activity.between(before, after, ["twice", "add"])
     assert 0 < add.requests - 2 * twice.requests - counted <= 8

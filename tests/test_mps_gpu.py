@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -141,14 +140,18 @@ def test_two_gpus_behind_one_address(gpu_machine: str, tmp_path: Path) -> None:
         for _ in range(20):
             # Each on a connection of its own, as of so many clients.
             assert answers(deployment, "linear")
-        served = {
-            server.name: Endpoint(server.http).statistics("linear")["model_stats"][0]["inference_count"]
-            for server in deployment.servers
-            if server.kind == "server"
-        }
-        print(served)
-        assert all(served.values())
-        assert sum(served.values()) >= 20
+
+        def served() -> dict[str, int]:
+            return {
+                server.name: Endpoint(server.http).statistics("linear")["model_stats"][0]["inference_count"]
+                for server in deployment.servers
+                if server.kind == "server"
+            }
+
+        # tritonserver counts a request after it has answered.
+        wait_for(lambda: sum(served().values()) >= 20)
+        print(served())
+        assert all(served().values())
         devices = {server.name: server.uuid for server in deployment.servers if server.kind == "server"}
         assert devices == {"server-gpu0": here[0].uuid, "server-gpu1": here[1].uuid}
         for daemon in daemons(deployment):
@@ -186,7 +189,9 @@ def test_a_dead_daemon_takes_its_servers_along(gpu_machine: str, tmp_path: Path)
 
 
 def test_a_daemon_is_started_again_after_its_clients_have_answered(gpu_machine: str, tmp_path: Path) -> None:
-    slow = ECHO.replace("        return", "        import time; time.sleep(1.5)\n        return")
+    working = tmp_path / "working"
+    begin = f"        import pathlib, time; pathlib.Path({str(working)!r}).touch(); time.sleep(1.5)\n"
+    slow = ECHO.replace("        return", f"{begin}        return")
     assert slow != ECHO
     repository = python_model(tmp_path / "models", "slow", slow)
     planned = plan(tmp_path, repository, servers=(Server("a", gpus=(0,), thread_percentage=30),), policy=PATIENT)
@@ -196,7 +201,7 @@ def test_a_daemon_is_started_again_after_its_clients_have_answered(gpu_machine: 
         triton.InferenceServerClient(deployment.grpc) as one,
     ):
         asked = threads.submit(ask, one, "slow", {"IN": np.ones((1, 2), np.float32)})
-        time.sleep(0.5)
+        wait_for(working.exists)
         steps = [(step["server"], step["step"]) for step in control.ask(deployment.control, RESTART)]
         assert steps == [("mps-0", "restarting"), ("mps-0", "ready"), ("a", "ready")]
         assert asked.result()["OUT"].tolist() == [[1, 1]]

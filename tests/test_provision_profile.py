@@ -377,7 +377,7 @@ def test_what_was_measured_before_an_interruption_is_kept_and_said(tmp_path: Pat
     (folder / "src/model.py").write_text((models / "add/1/model.py").read_text())
     (folder / "spec.yaml").write_text((folder / "spec.yaml").read_text().replace("KIND_GPU", "KIND_CPU"))
     file = folder / "new.csv"
-    line = [str(PROGRAM), "profile", "--gpu", "none", "--profile", file.name, "--measurement-interval", "500"]
+    line = [str(PROGRAM), "profile", "--gpu", "none", "--profile", file.name, "--measurement-interval", "1500"]
 
     def interrupted(there: Path) -> str:
         """What is said where a profile is interrupted as soon as a file is there."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from serving import (
-    HANGS,
+    ECHO,
     deployment_of,
     echo_repository,
     foreground,
@@ -148,7 +148,9 @@ def test_no_thread_for_the_supervisor(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_kill_9_of_the_command_that_waits_for_a_detached_start(tmp_path: Path) -> None:
-    python_model(tmp_path / "models", "hangs", HANGS)
+    # It must not be ready before the command is killed.
+    slow = f"{ECHO}    def initialize(self, args):\n        import time\n        time.sleep(3)\n"
+    python_model(tmp_path / "models", "echo", slow)
     with foreground(tmp_path, "models", "--detach", ready=False) as process:
         deployment = wait_for(lambda: running(tmp_path) if (tmp_path / ".tritonkit/state.json").exists() else None)
         process.kill()
