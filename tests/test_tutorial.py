@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tritonkit.bench import figures
 from tritonkit.bench.records import Record, load
 from tritonkit.tools.perf_analyzer import PerfAnalyzer
@@ -24,10 +26,11 @@ SMALL = (
 )
 
 
+@pytest.mark.timeout(900)
 def test_the_tutorial_on_the_digits_starter(perf_analyzer: PerfAnalyzer, tmp_path: Path) -> None:
     options = [word for value in SMALL for word in ("--set", value)]
     argv = [sys.executable, str(TUTORIAL / "run.py"), "digits", "--output", str(tmp_path / "out"), *options]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=280)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=850)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     records = load(tmp_path / "out").records
     assert len(records) == 13
