@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from tritonkit.serve.processes import Plan, Policy, ProcessSpec, ServerCheck, en
 from tritonkit.serve.seats import Machine, Mps, Seat
 from tritonkit.serve.server_args import check_server_args, controllable, is_explicit, stub_settings, unless_given
 from tritonkit.serve.warden import mark, shared_memory_prefix
-from tritonkit.tools.tritonserver import TritonServer
+from tritonkit.tools.tritonserver import TritonServer, check_path
 
 if TYPE_CHECKING:
     from tritonkit.serve.stored_models import StoredModel
@@ -28,8 +27,6 @@ LOOPBACK = "127.0.0.1"
 # Metrics of GPUs come from DCGM. Where it finds no driver it logs that as two errors, in /var/log too where it may; and
 # in one of some ten thousand starts tritonserver stood still there, and was not ready after half a minute.
 _NO_GPU_METRICS = "--allow-gpu-metrics=false"
-# tritonserver starts the Python stub through a shell, with these paths unquoted in the command.
-_SHELL_SAFE = re.compile(r"[^\s|&;<>()$`\\\"'*?\[\]#~!{}]+")
 
 
 @dataclass(frozen=True)
@@ -182,17 +179,17 @@ def plan(request: Request, host: Host) -> Plan:
     """
     check_server_args(request.server_args)
     if host.server.bundled:
-        _check_path("the model repository", request.repository)
+        check_path("the model repository", request.repository)
         for name in host.models:
-            _check_path("a model's folder", Path(name))
-        _check_path("the cache of tritonkit ($TRITONKIT_CACHE)", host.backend_directory)
+            check_path("a model's folder", Path(name))
+        check_path("the cache of tritonkit ($TRITONKIT_CACHE)", host.backend_directory)
         if host.programs is not None:
-            _check_path("the Python environment", host.programs)
+            check_path("the Python environment", host.programs)
     if request.is_spread:
         from tritonkit.serve import spreading
 
         if host.server.bundled:
-            _check_path("the project folder", request.project)
+            check_path("the project folder", request.project)
         processes, addresses, notes = spreading.spread(request, host, seats(request, host.machine))
     else:
         process = server_process(request, host, SERVER_NAME, host.models, ports=host.ports, address=host.address)
@@ -302,16 +299,3 @@ def _environment(host: Host, marked: str) -> dict[str, str]:
     if host.library_path:
         variables = {**_ALLOCATOR, **variables, "LD_LIBRARY_PATH": host.library_path}
     return variables
-
-
-def _check_path(what: str, path: Path) -> None:
-    if not _SHELL_SAFE.fullmatch(str(path)):
-        raise UsageError(
-            f"{what} has a space or a character with a meaning to a shell in its path: {str(path)!r}",
-            hint="tritonserver passes such a path to a shell unquoted, and would hang. Move or rename it.",
-        )
-    if not str(path).isascii():
-        raise UsageError(
-            f"{what} has a letter that is not ASCII in its path: {str(path)!r}",
-            hint="The Python stub of this tritonserver cannot read such a path. Move or rename it.",
-        )

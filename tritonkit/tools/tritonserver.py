@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,11 +17,13 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-from tritonkit.errors import LaunchFailed, ToolMissing
+from tritonkit.errors import LaunchFailed, ToolMissing, UsageError
 
 INSTALL = "pip install 'tritonkit[server]'"
 NATIVE_ROOT = Path("/opt/tritonserver")
 STUB = "triton_python_backend_stub"
+# tritonserver starts the Python stub through a shell, with these paths unquoted in the command.
+_SHELL_SAFE = re.compile(r"[^\s|&;<>()$`\\\"'*?\[\]#~!{}]+")
 
 
 @dataclass(frozen=True)
@@ -188,4 +191,26 @@ def _check_stub(stub: Path) -> None:
             f"Triton's Python stub does not start (exit code {done.returncode}): {done.stdout.strip()}",
             hint=f"It needs the shared library of this Python ({library}): install that of your system, or "
             "use a Python built with --enable-shared.",
+        )
+
+
+def check_path(what: str, path: Path) -> None:
+    """Refuse a path that the bundled server's Python stub cannot take.
+
+    Args:
+        what: what the path is of, in words.
+        path: where it is.
+
+    Raises:
+        UsageError: the path has a character that a shell would read, or one that is not ASCII.
+    """
+    if not _SHELL_SAFE.fullmatch(str(path)):
+        raise UsageError(
+            f"{what} has a space or a character with a meaning to a shell in its path: {str(path)!r}",
+            hint="tritonserver passes such a path to a shell unquoted, and would hang. Move or rename it.",
+        )
+    if not str(path).isascii():
+        raise UsageError(
+            f"{what} has a letter that is not ASCII in its path: {str(path)!r}",
+            hint="The Python stub of this tritonserver cannot read such a path. Move or rename it.",
         )
