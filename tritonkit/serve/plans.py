@@ -25,7 +25,7 @@ SERVICES = ("http", "grpc", "metrics")
 SERVER_NAME = "server"
 LOOPBACK = "127.0.0.1"
 # Metrics of GPUs come from DCGM. Where it finds no driver it logs that as two errors, in /var/log too where it may; and
-# in one of some ten thousand starts tritonserver stood still there, and was not ready after half a minute.
+# tritonserver was seen to stand still there, once, for the half minute that it was watched.
 _NO_GPU_METRICS = "--allow-gpu-metrics=false"
 
 
