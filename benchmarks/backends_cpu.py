@@ -39,6 +39,8 @@ from clients import Connection, GrpcConnection, HttpConnection, drive, http
 from cnn import SHAPE, network
 from load import server
 
+from tritonkit.serve.procfs import descendants
+
 KINDS: dict[str, Any] = {"FP32": np.float32, "UINT8": np.uint8}
 CORES = sorted(os.sched_getaffinity(0))
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -150,7 +152,7 @@ def deployed(contest: Contest, kind: str, folder: Path, stack: ExitStack) -> dic
         for connection, region in zip(connections, mine, strict=True):
             answer = connection.ask()
             check(region.read() if region else read(answer), expected)
-        return measured(connections, contest.seconds, [pid], children(pid))
+        return measured(connections, contest.seconds, [pid], descendants(pid))
 
     return {
         f"{name}, {protocol}{' + shared memory' if shared else ''}": partial(run, name, number, protocol, shared)
@@ -178,11 +180,6 @@ def check(scores: Any, expected: Any) -> None:
     """A fast answer counts only when it is right."""
     if not np.allclose(scores, expected, rtol=1e-3):
         raise RuntimeError(f"a wrong answer: {scores} instead of {expected}")
-
-
-def children(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
 def spent(pid: int) -> float:

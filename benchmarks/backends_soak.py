@@ -35,12 +35,15 @@ from onnx import TensorProto, helper, numpy_helper
 from tritonclient.utils import InferenceServerException
 
 from tritonkit import serve
+from tritonkit.serve.procfs import descendants
 
 THREADS = 16
 MALFORMED = 0.01
 SHAPE = (3, 224, 224)
 SAMPLE_SECONDS = 2.0
-# The first fifth warms up: pools and arenas grow to what the largest batches need.
+ROWS = 4
+# In the first fifth all clients ask for the largest of one sort after the other: pools and arenas grow to what the
+# worst moment needs. Asked at random that moment comes late, and would look like growth.
 WARM_UP = 0.2
 # What the fitted line may add over the rest of the time, of what there was: beyond, it grows.
 GROWTH = 0.02
@@ -57,14 +60,14 @@ class Kind(NamedTuple):
     Attributes:
         model: its name.
         share: of all requests.
-        make: from a random generator and whether to be malformed, the inputs and the right answer.
+        make: from a random generator, a number of rows and whether to be malformed, the inputs and the right answer.
         words: what the error of a malformed one says.
         tolerance: how far an answer may be off, of its largest value.
     """
 
     model: str
     share: float
-    make: Callable[[np.random.Generator, bool], tuple[dict[str, tuple[Any, str]], Any]]
+    make: Callable[[np.random.Generator, int, bool], tuple[dict[str, tuple[Any, str]], Any]]
     words: str
     tolerance: float
 
@@ -159,31 +162,32 @@ def small(
     return path
 
 
-def pictures(name: str, images: Any, told: Any) -> Callable[[np.random.Generator, bool], Any]:
-    def make(random: np.random.Generator, bad: bool) -> Any:
-        chosen = random.integers(0, len(images), random.integers(1, 5))
+def pictures(name: str, images: Any, told: Any) -> Callable[[np.random.Generator, int, bool], Any]:
+    def make(random: np.random.Generator, rows: int, bad: bool) -> Any:
+        chosen = random.integers(0, len(images), rows)
         sent = images[chosen]
         return {name: (np.ascontiguousarray(sent[:, :, :, :-1]) if bad else sent, "FP32")}, told[chosen]
 
     return make
 
 
-def sums(random: np.random.Generator, bad: bool) -> Any:
+def sums(random: np.random.Generator, rows: int, bad: bool) -> Any:
     """Both lengths are free, so Triton lets them differ; the model's addition does not."""
-    rows, length = random.integers(1, 5), int(random.integers(2, LONGEST))
+    length = int(random.integers(2, LONGEST))
     a = random.normal(size=(rows, length)).astype(np.float32)
     b = random.normal(size=(rows, length + 1 if bad else length)).astype(np.float32)
     return {"a": (a, "FP32"), "b": (b, "FP32")}, None if bad else a + b
 
 
-def texts(random: np.random.Generator, bad: bool) -> Any:
-    words = np.array([[f"wörd {random.integers(1000)}".encode()]], dtype=np.object_)
-    return {"said": (np.array([[b"\xff\xfe"]], dtype=np.object_) if bad else words, "BYTES")}, words
+def texts(random: np.random.Generator, rows: int, bad: bool) -> Any:
+    said = [b"\xff\xfe" if bad else f"wörd {number}".encode() for number in random.integers(0, 1000, rows)]
+    words = np.array(said, dtype=np.object_).reshape(rows, 1)
+    return {"said": (words, "BYTES")}, words
 
 
-def lookups(random: np.random.Generator, bad: bool) -> Any:
-    index = random.integers(0, len(TABLE), (1, 1))
-    return {"index": (np.array([[99]]) if bad else index, "INT64")}, TABLE[index]
+def lookups(random: np.random.Generator, rows: int, bad: bool) -> Any:
+    index = random.integers(0, len(TABLE), (rows, 1))
+    return {"index": (np.full_like(index, 99) if bad else index, "INT64")}, TABLE[index]
 
 
 def soak(
@@ -191,16 +195,18 @@ def soak(
 ) -> tuple[Counter[str], list[dict[str, float]]]:
     """What came of the requests, in words; memory in MiB, every few seconds."""
     began = time.monotonic()
-    end = began + seconds
-    shares = [kind.share for kind in kinds]
+    turn = WARM_UP * seconds / len(kinds)
+    shares = np.array([kind.share for kind in kinds]) / sum(kind.share for kind in kinds)
 
     def client(seed: int) -> Counter[str]:
         random = np.random.default_rng(seed)
         seen: Counter[str] = Counter()
         with triton.InferenceServerClient(deployment.grpc) as connection:
-            while time.monotonic() < end:
-                kind = kinds[random.choice(len(kinds), p=np.array(shares) / sum(shares))]
-                seen[ask(connection, kind, random, bool(random.random() < MALFORMED))] += 1
+            while (now := time.monotonic() - began) < seconds:
+                warm = now >= turn * len(kinds)
+                kind = kinds[random.choice(len(kinds), p=shares) if warm else int(now / turn)]
+                rows = int(random.integers(1, ROWS + 1)) if warm else ROWS
+                seen[ask(connection, kind, random, rows, bool(random.random() < MALFORMED))] += 1
         return seen
 
     samples: list[dict[str, float]] = []
@@ -221,9 +227,9 @@ def soak(
     return total, samples
 
 
-def ask(connection: Any, kind: Kind, random: np.random.Generator, bad: bool) -> str:
+def ask(connection: Any, kind: Kind, random: np.random.Generator, rows: int, bad: bool) -> str:
     """One request, and what came of it in words."""
-    inputs, told = kind.make(random, bad)
+    inputs, told = kind.make(random, rows, bad)
     tensors = []
     for name, (value, datatype) in inputs.items():
         tensors.append(triton.InferInput(name, list(value.shape), datatype))
@@ -252,11 +258,11 @@ def memory(deployment: serve.Deployment) -> dict[str, float]:
     found = {"server": 0.0, "stubs": 0.0}
     pids = []
     for process in deployment.servers:
-        tasks = Path(f"/proc/{process.pid}/task").iterdir()
-        children = [pid for task in tasks for pid in (task / "children").read_text().split()]
-        found["server"] += anonymous(str(process.pid))
-        found["stubs"] += sum(anonymous(pid) for pid in children)
-        pids += [str(process.pid), *children]
+        pid = process.pid or 0
+        stubs = descendants(pid)
+        found["server"] += anonymous(pid)
+        found["stubs"] += sum(map(anonymous, stubs))
+        pids += [str(one) for one in (pid, *stubs)]
     shared = sum(file.stat().st_blocks * 512 for file in Path("/dev/shm").glob("triton*"))  # noqa: S108
     found["shared memory"] = shared / 2**20
     if shutil.which("nvidia-smi"):
@@ -272,7 +278,7 @@ def nvidia_smi(query: str) -> list[str]:
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
-def anonymous(pid: str) -> float:
+def anonymous(pid: int) -> float:
     """MiB of a process's own; pages of files and of shared memory are not."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("RssAnon:")[2].split()[0]) / 1024

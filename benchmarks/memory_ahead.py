@@ -52,7 +52,7 @@ def grown(work: Path, requests: int) -> list[dict[str, float]]:
     with server(work, work / "models") as deployment, triton.InferenceServerClient(deployment.grpc) as client:
         for _ in range(STEPS):
             for number in range(requests // STEPS):
-                words = ask(client, kinds[number % len(kinds)], random, False)
+                words = ask(client, kinds[number % len(kinds)], random, 1, False)
                 if not words.startswith("right"):
                     raise RuntimeError(words)
             found.append(memory(deployment))
