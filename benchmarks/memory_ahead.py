@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import tritonclient.grpc as triton
-from backends_soak import Kind, ask, memory, repository
+from backends_soak import Kind, ask, repository
 from load import server
+from server_memory import memory
 
 MIB = 2**20
 PADS = (0, 1, 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ import numpy as np
 import tritonclient.grpc
 from clients import http
 from tritonclient.grpc import service_pb2
+from tritonclient.utils import serialize_byte_tensor
 
 NAMES = {"float32": "FP32", "uint8": "UINT8"}
 
@@ -86,6 +87,17 @@ def grpc_message(model: str, image: Any, regions: Regions | None = None) -> byte
             tensor.parameters["shared_memory_byte_size"].int64_param = size
     else:
         message.raw_input_contents.append(image.tobytes())
+    return bytes(message.SerializeToString())
+
+
+def grpc_tensors(model: str, inputs: Mapping[str, tuple[Any, str]]) -> bytes:
+    """A ModelInferRequest of any inputs: each one's value and Triton's name of its type."""
+    message = service_pb2.ModelInferRequest(model_name=model)
+    for name, (value, datatype) in inputs.items():
+        message.inputs.add(name=name, datatype=datatype, shape=value.shape)
+        message.raw_input_contents.append(
+            serialize_byte_tensor(value).item() if datatype == "BYTES" else value.tobytes()
+        )
     return bytes(message.SerializeToString())
 
 

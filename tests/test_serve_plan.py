@@ -74,6 +74,7 @@ def test_the_plan_of_one_server() -> None:
         "HOME": "/h",
         "PATH": "/env/bin:/usr/bin",
         "LD_LIBRARY_PATH": "/lib/python",
+        "MALLOC_ARENA_MAX": "4",
         "MALLOC_MMAP_THRESHOLD_": "33554432",
         "MALLOC_TRIM_THRESHOLD_": "268435456",
         "MALLOC_TOP_PAD_": "16777216",
