@@ -31,6 +31,7 @@ REST_SECONDS = 3.0
 def counted(folder: Path) -> Iterator[Callable[[], float]]:
     """Within the block tritonservers that start count; ``folder`` is there. The function waits, then tells MiB."""
     library, told = folder / "allocated.so", folder / "allocated"
+    told.unlink(missing_ok=True)
     c_compiler.shared_library([Path(__file__).with_name("allocated.c")], library)
     mine = {"LD_PRELOAD": str(library.absolute()), "ALLOCATED": str(told.absolute())}
     before = {name: os.environ.get(name) for name in mine}
