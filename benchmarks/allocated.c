@@ -1,6 +1,5 @@
 /* Loaded into tritonserver: what its C library has handed out and not got back, in bytes, twice a second into the
  * file that ALLOCATED names. Unlike what the kernel counts, it does not hold what was freed and is kept. */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <malloc.h>
 #include <pthread.h>
