@@ -63,6 +63,8 @@ def main() -> None:
             (version / "model.onnx").write_bytes(model.read_bytes())
             (version.parent / "config.pbtxt").write_text(CONFIG)
             deployments[arenas] = stack.enter_context(server(folder, folder / "models"))
+        # The clients are no contestants.
+        del os.environ["MALLOC_ARENA_MAX"]
         for number in range(arguments.rounds):
             for mode, (protocol, shared, processes) in MODES.items():
                 for arenas in ARENAS if number % 2 else ARENAS[::-1]:

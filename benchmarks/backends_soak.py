@@ -246,18 +246,18 @@ def soak(
         while not done.wait(SAMPLE_SECONDS):
             samples.append({"seconds": time.monotonic() - began, **memory(deployment)})
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(THREADS + 1) as pool:
+        watching = pool.submit(watch)
+        try:
             for _ in range(PARTS):
                 end = time.monotonic() + seconds / PARTS
                 total = sum(pool.map(client, randoms, repeat(end)), total)
                 warm_up(deployment, kinds, SETTLING_SECONDS)
                 allocated.append(at_rest())
-    finally:
-        done.set()
-        watcher.join()
+        finally:
+            done.set()
+    # Without its looks nothing would be known to be flat.
+    watching.result()
     return total, samples, allocated
 
 

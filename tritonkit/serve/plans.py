@@ -15,7 +15,7 @@ from tritonkit.serve.processes import Plan, Policy, ProcessSpec, ServerCheck, en
 from tritonkit.serve.seats import Machine, Mps, Seat
 from tritonkit.serve.server_args import check_server_args, controllable, is_explicit, stub_settings, unless_given
 from tritonkit.serve.warden import mark, shared_memory_prefix
-from tritonkit.tools.tritonserver import TritonServer, check_path
+from tritonkit.tools.tritonserver import ALLOCATOR, TritonServer, check_path
 
 if TYPE_CHECKING:
     from tritonkit.serve.stored_models import StoredModel
@@ -279,17 +279,6 @@ def server_process(
     )
 
 
-# A message of hundreds of kB is memory that the C library would give back after each request, and then has to fault in
-# again: a fifth of what tritonserver spends on one. What is kept so is kept in each arena, and by default there are
-# eight for every core; more than four serve no more requests.
-_ALLOCATOR = {
-    "MALLOC_ARENA_MAX": "4",
-    "MALLOC_MMAP_THRESHOLD_": str(32 * 1024 * 1024),
-    "MALLOC_TRIM_THRESHOLD_": str(256 * 1024 * 1024),
-    "MALLOC_TOP_PAD_": str(16 * 1024 * 1024),
-}
-
-
 def _environment(host: Host, marked: str) -> dict[str, str]:
     variables = environment(host.environment, marked)
     if host.programs is not None:
@@ -299,5 +288,5 @@ def _environment(host: Host, marked: str) -> dict[str, str]:
         variables.pop("PYTHONHOME", None)
         variables["PATH"] = f"{host.programs}:{variables.get('PATH', '')}".rstrip(":")
     if host.library_path:
-        variables = {**_ALLOCATOR, **variables, "LD_LIBRARY_PATH": host.library_path}
+        variables = {**ALLOCATOR, **variables, "LD_LIBRARY_PATH": host.library_path}
     return variables

@@ -22,6 +22,15 @@ from tritonkit.errors import LaunchFailed, ToolMissing, UsageError
 INSTALL = "pip install 'tritonkit[server]'"
 NATIVE_ROOT = Path("/opt/tritonserver")
 STUB = "triton_python_backend_stub"
+# For the bundled server. A message of hundreds of kB is memory that the C library would give back after each request,
+# and then has to fault in again: a fifth of what tritonserver spends on one. What is kept so is kept in each arena, by
+# default eight for every core; more than four serve hardly more requests (benchmarks/arenas.py).
+ALLOCATOR = {
+    "MALLOC_ARENA_MAX": "4",
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 1024 * 1024),
+    "MALLOC_TRIM_THRESHOLD_": str(256 * 1024 * 1024),
+    "MALLOC_TOP_PAD_": str(16 * 1024 * 1024),
+}
 # tritonserver starts the Python stub through a shell, with these paths unquoted in the command.
 _SHELL_SAFE = re.compile(r"[^\s|&;<>()$`\\\"'*?\[\]#~!{}]+")
 
