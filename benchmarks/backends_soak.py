@@ -12,8 +12,8 @@ as the server takes it: pools grow to what the worst moment needs, which would o
 
 Exit 1 when a request was lost, an answer was wrong or memory grew. What tritonserver itself holds is shown, and not
 judged: freed memory is kept in several arenas, and which of them the messages meet in is chance, so it moves in steps
-for a long time without a leak. Judged is what it has allocated while it does nothing, for which the load pauses. In less
-than some minutes caches that still fill look like growth.
+for a long time without a leak. Judged is what it has allocated while it does nothing, for which the load pauses.
+In less than some minutes caches that still fill look like growth.
 """
 
 from __future__ import annotations
